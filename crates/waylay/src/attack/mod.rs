@@ -1,0 +1,4 @@
+//! Placeholder.
+mod budget;
+
+pub use budget::{Epsilon, EpsilonError};
