@@ -1,0 +1,254 @@
+//! What an audit found: the value behind `report.json` and every drawing. Schema `waylay.audit/1`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Name and version of the layout of `report.json`.
+pub const SCHEMA: &str = "waylay.audit/1";
+
+/// Everything an audit found. Fractions are in [0, 1]; budgets and L∞ are in 1/255.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Audit {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The result in one sentence, with its numbers.
+    pub verdict: String,
+    /// Whether the shortened run for trying out was asked for: its numbers are not a verdict on the system.
+    pub quick: bool,
+    /// The network under attack.
+    pub target: TargetFacts,
+    /// The images.
+    pub data: DataFacts,
+    /// How much an attack may change.
+    pub budget: Budget,
+    /// `cosine` or `euclidean`.
+    pub metric: String,
+    /// The run's only source of randomness.
+    pub seed: u64,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Retrieval with the queries as they are (on the 8-bit grid).
+    pub clean: Scores,
+    /// One row per attack, in the order they ran.
+    pub attacks: Vec<AttackRow>,
+    /// How the generator was trained, where this run trained one.
+    pub training: Option<Training>,
+    /// What is shown per query.
+    pub examples: Vec<Example>,
+    /// What was run and how to repeat it.
+    pub run: RunFacts,
+    /// What this audit does not tell, one sentence each.
+    pub not_tested: Vec<String>,
+}
+
+/// The network under attack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetFacts {
+    /// File name, or `sample`.
+    pub name: String,
+    /// SHA-256 of network and preprocessing.
+    pub fingerprint: String,
+    /// Channels, height, width of the pixels it takes.
+    pub input: [usize; 3],
+    /// Dimensions of the embedding.
+    pub dim: usize,
+    /// Preprocessing in one line.
+    pub preprocess: String,
+}
+
+/// The images and their use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// Folder, or the sample's name.
+    pub name: String,
+    /// Images the generator was trained on; labels unused.
+    pub train: SetFacts,
+    /// Images that were attacked and searched with.
+    pub query: SetFacts,
+    /// Images that were searched.
+    pub gallery: SetFacts,
+    /// How identities of the three sets relate, in one sentence.
+    pub disjoint: String,
+    /// SHA-256 over the names and decoded pixels of all images.
+    pub sha256: String,
+}
+
+/// Size of one set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SetFacts {
+    /// Images.
+    pub images: usize,
+    /// Different identities; unknown for unlabelled training images.
+    pub identities: Option<usize>,
+}
+
+/// How much an attack may change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Budget {
+    /// The norm: `linf`.
+    pub norm: String,
+    /// The largest change of any pixel, in 1/255.
+    pub epsilon_255: f64,
+}
+
+/// Retrieval quality; fractions in [0, 1], means over queries that have a match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Queries whose nearest gallery item is a match.
+    pub rank1: f64,
+    /// Queries with a match among the first 5.
+    pub rank5: f64,
+    /// Queries with a match among the first 10.
+    pub rank10: f64,
+    /// Mean average precision.
+    pub map: f64,
+    /// Mean inverse negative penalty.
+    pub minp: f64,
+    /// Mean fraction of a query's matches among the first k, by k.
+    pub recall_at: BTreeMap<String, f64>,
+    /// Queries that count.
+    pub queries: usize,
+    /// Queries left out because the gallery holds no match.
+    pub without_match: usize,
+}
+
+/// One attack's row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttackRow {
+    /// `none`, `noise`, `fgsm`, `pgd-10`, `pgd-40`, `uaa-gan`.
+    pub name: String,
+    /// For people, such as `PGD, 40 steps`.
+    pub label: String,
+    /// Retrieval under this attack.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Largest change of any pixel of any saved image, in 1/255.
+    pub linf_255: f64,
+    /// Mean Euclidean norm of the change, in pixel units.
+    pub l2: f64,
+    /// Mean peak signal-to-noise ratio in dB; 100 where nothing changed.
+    pub psnr_db: f64,
+    /// Mean structural similarity.
+    pub ssim: f64,
+    /// Crafting time per image, in milliseconds.
+    pub ms_per_image: f64,
+    /// Training time, for attacks that were trained in this run.
+    pub train_seconds: Option<f64>,
+    /// Mean cosine between clean and attacked embedding of the same query.
+    pub mean_cosine: f64,
+    /// The attack's checked configuration.
+    pub config: serde_json::Value,
+    /// Distances from attacked queries to their true matches.
+    pub distances: Histogram,
+    /// Rank of the first true match of every query, 1 is best, in query order; none without a match.
+    pub first_match: Vec<Option<usize>>,
+}
+
+/// Counts over equal bins from `from` to `to`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Lower end of the first bin.
+    pub from: f64,
+    /// Upper end of the last bin.
+    pub to: f64,
+    /// Values per bin.
+    pub counts: Vec<usize>,
+}
+
+/// How the generator was trained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Training {
+    /// Steps taken.
+    pub steps: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Parameters of the generator.
+    pub generator_parameters: usize,
+    /// One entry per step, as in `training.jsonl`.
+    pub log: Vec<StepLog>,
+}
+
+/// The losses of one training step, as in the paper's equations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepLog {
+    /// Step, from 1.
+    pub step: usize,
+    /// Generator's total loss.
+    pub generator: f64,
+    /// Its GAN term, unweighted.
+    pub gan: f64,
+    /// Its reconstruction term, unweighted.
+    pub reconstruction: f64,
+    /// Its metric (triplet) term, unweighted.
+    pub metric: f64,
+    /// Discriminator's loss; 0 without one.
+    pub discriminator: f64,
+    /// Mean cosine between clean and perturbed embeddings of the batch.
+    pub cosine: f64,
+    /// Learning rate of the generator.
+    pub learning_rate: f64,
+    /// Seconds since training began.
+    pub seconds: f64,
+}
+
+/// One query, before and after the attack that the report shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Example {
+    /// The query's name.
+    pub query: String,
+    /// Its identity.
+    pub identity: String,
+    /// Which attack.
+    pub attack: String,
+    /// Query as PNG.
+    #[serde(skip)]
+    pub query_png: Vec<u8>,
+    /// Adversarial query as PNG.
+    #[serde(skip)]
+    pub adversarial_png: Vec<u8>,
+    /// The perturbation around mid-gray as PNG, times `amplification`.
+    #[serde(skip)]
+    pub perturbation_png: Vec<u8>,
+    /// Factor the drawn perturbation is multiplied by.
+    pub amplification: f64,
+    /// The five nearest gallery items of the query.
+    pub before: Vec<Hit>,
+    /// The five nearest gallery items of the adversarial query.
+    pub after: Vec<Hit>,
+}
+
+/// A gallery item among the first of a ranking.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hit {
+    /// The item's name.
+    pub name: String,
+    /// Its identity.
+    pub identity: String,
+    /// Whether it is a true match.
+    pub correct: bool,
+    /// Distance to the query in the audit's metric.
+    pub distance: f64,
+    /// The item as PNG.
+    #[serde(skip)]
+    pub png: Vec<u8>,
+}
+
+/// What was run and how to repeat it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Version of waylay.
+    pub version: String,
+    /// The command that repeats this run.
+    pub command: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// Wall time of the whole run.
+    pub seconds: f64,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// The tensor backend.
+    pub backend: String,
+    /// SHA-256 of files this run wrote or read, by name.
+    pub files: BTreeMap<String, String>,
+}
