@@ -1,4 +1,84 @@
-//! Placeholder.
+//! Attacks: each proposes a changed query; [`craft`] alone enforces the budget, [0, 1] and the 8-bit grid.
+
 mod budget;
+mod craft;
+mod distance;
+mod fgsm;
+mod noise;
+mod pgd;
+pub mod uaa_gan;
+
+use burn::tensor::{Device, Tensor};
+use thiserror::Error;
+
+use crate::image::{ImageBatch, ImageError};
+use crate::run::Seed;
+use crate::target::onnx::OnnxError;
+use crate::target::{Metric, Target};
 
 pub use budget::{Epsilon, EpsilonError};
+pub use craft::{Crafted, craft};
+pub use distance::{cosine_rows, feature_distance};
+pub use fgsm::Fgsm;
+pub use noise::Noise;
+pub use pgd::{Pgd, PgdConfig, PgdConfigError};
+
+/// What an attack may know: the system under attack and the budget. There are no labels in it.
+pub struct Scene<'a> {
+    /// The frozen network.
+    pub target: &'a dyn Target,
+    /// How the system compares embeddings.
+    pub metric: Metric,
+    /// The most that a pixel may change.
+    pub epsilon: Epsilon,
+    /// The run's randomness.
+    pub seed: Seed,
+    /// Where tensors live; without automatic differentiation.
+    pub device: Device,
+}
+
+/// Why an attack could not be carried out.
+#[derive(Debug, Error)]
+pub enum AttackError {
+    /// The target failed.
+    #[error("run the target")]
+    Target(#[from] OnnxError),
+    /// Images do not have the target's size.
+    #[error("images of {found:?} (channels, height, width) for a target that takes {expected:?}")]
+    Size {
+        /// What the target takes.
+        expected: [usize; 3],
+        /// What was given.
+        found: [usize; 3],
+    },
+    /// The attack returned something that is not an image.
+    #[error("attack `{attack}` proposed {value} at image {image}; need finite numbers")]
+    NotFinite {
+        /// The attack's name.
+        attack: String,
+        /// Which image.
+        image: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The crafted images are not valid pixels.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// A way to change queries so that their embedding moves away. An author writes only [`Attack::propose`].
+pub trait Attack: Send + Sync {
+    /// Short name, as in `--attacks` and `report.json`.
+    fn name(&self) -> String;
+
+    /// Name for people.
+    fn label(&self) -> String;
+
+    /// The checked configuration, for the report.
+    fn config(&self) -> serde_json::Value;
+
+    /// Proposes one image per clean image `[N, C, H, W]`; [`craft`] clips it to the budget afterwards. `first` is the
+    /// index of the batch's first image among all queries, for streams of random numbers that do not depend on how
+    /// queries are batched.
+    fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError>;
+}

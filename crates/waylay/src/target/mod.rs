@@ -4,6 +4,7 @@
 //! standard deviation live in [`preprocess`] and nowhere else. An attack never sees a normalised image.
 
 mod embeddings;
+mod metric;
 pub mod onnx;
 pub mod preprocess;
 
@@ -12,6 +13,7 @@ use burn::tensor::{Device, Tensor};
 use crate::image::ImageBatch;
 
 pub use embeddings::{EmbeddingError, Embeddings};
+pub use metric::{Metric, MetricError};
 
 /// What a target computes for a batch of pixels.
 #[derive(Clone, Debug)]

@@ -1,0 +1,124 @@
+//! Projected gradient descent on the feature distance: the strong, slow reference.
+//! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges d(f_x, f_x̃) instead of a classification loss.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Attack, AttackError, Scene, feature_distance};
+use crate::image::ImageBatch;
+
+/// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PgdConfig {
+    /// Gradient steps; 1 to 10,000. Default 10.
+    pub steps: usize,
+    /// Step length in 1/255, above 0 and at most 255. Default 2.5 ε / steps, the rule of Madry et al.
+    pub step_size: Option<f64>,
+    /// Whether to begin at a uniformly random point of the budget. Default true: at the clean image itself the
+    /// gradient of the feature distance is zero.
+    pub random_start: bool,
+}
+
+impl Default for PgdConfig {
+    fn default() -> Self {
+        Self { steps: 10, step_size: None, random_start: true }
+    }
+}
+
+/// A [`PgdConfig`] that cannot run.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum PgdConfigError {
+    /// Too few or too many steps.
+    #[error("pgd steps {0}; need 1 to 10,000")]
+    Steps(usize),
+    /// The step is no length.
+    #[error("pgd step size {0}/255; need above 0 and at most 255")]
+    StepSize(f64),
+}
+
+impl PgdConfig {
+    /// The attack, if the configuration can run.
+    pub fn check(self) -> Result<Pgd, PgdConfigError> {
+        if !(1..=10_000).contains(&self.steps) {
+            return Err(PgdConfigError::Steps(self.steps));
+        }
+        match self.step_size {
+            Some(step) if !(step > 0.0 && step <= 255.0) => Err(PgdConfigError::StepSize(step)),
+            _ => Ok(Pgd { config: self }),
+        }
+    }
+}
+
+/// Steps along the sign of the gradient of the feature distance, kept within the budget.
+#[derive(Clone, Debug)]
+pub struct Pgd {
+    config: PgdConfig,
+}
+
+impl Attack for Pgd {
+    fn name(&self) -> String {
+        format!("pgd-{}", self.config.steps)
+    }
+
+    fn label(&self) -> String {
+        format!("PGD, {} steps", self.config.steps)
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
+    }
+
+    fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
+        let step = match self.config.step_size {
+            Some(step) => (step / 255.0) as f32,
+            None => 2.5 * scene.epsilon.in_pixels() / self.config.steps as f32,
+        };
+        let x = clean.to_tensor(&scene.device);
+        let f_x = scene.target.forward(x.clone())?.embedding;
+        let start = if self.config.random_start {
+            uniform_start(clean, first, scene, "pgd")
+        } else {
+            x.zeros_like()
+        };
+        ascend(x, f_x, start, self.config.steps, step, scene)
+    }
+}
+
+/// Uniform in ±ε, one stream per image.
+pub(super) fn uniform_start(clean: &ImageBatch, first: usize, scene: &Scene<'_>, purpose: &str) -> Tensor<4> {
+    let epsilon = scene.epsilon.in_pixels();
+    let per_image = clean.size().iter().product::<usize>();
+    let delta: Vec<f32> = (0..clean.count())
+        .flat_map(|i| {
+            let mut random = scene.seed.stream(&format!("{purpose}/{}", first + i));
+            (0..per_image).map(move |_| random.random_range(-epsilon..=epsilon)).collect::<Vec<f32>>()
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(delta, clean.shape()), &scene.device)
+}
+
+/// δ ← clip(δ + step · sign ∇ d(f_x, f(x + δ)), ±ε), `steps` times; returns x + δ.
+pub(super) fn ascend(
+    x: Tensor<4>,
+    f_x: Tensor<2>,
+    mut delta: Tensor<4>,
+    steps: usize,
+    step: f32,
+    scene: &Scene<'_>,
+) -> Result<Tensor<4>, AttackError> {
+    let epsilon = scene.epsilon.in_pixels();
+    let tracked: Device = scene.device.clone().autodiff();
+    for _ in 0..steps {
+        let perturbed = (x.clone() + delta.clone()).clamp(0.0, 1.0);
+        let leaf = Tensor::from_data(perturbed.into_data(), &tracked).require_grad();
+        let f = scene.target.forward(leaf.clone())?.embedding;
+        let f_x = Tensor::from_inner(f_x.clone());
+        let gradients = feature_distance(scene.metric, f_x, f).sum().backward();
+        let Some(gradient) = leaf.grad(&gradients) else { break };
+        delta = (delta + gradient.sign() * step).clamp(-epsilon, epsilon);
+    }
+    Ok(x + delta)
+}
