@@ -1,1 +1,58 @@
-//! placeholder
+//! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the embedding of any
+//! query far from where it was in one forward pass.
+//! Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based Retrieval with GAN",
+//! arXiv:1907.05793. What the paper leaves open is marked "ours" where it is chosen.
+
+mod augment;
+mod config;
+mod discriminator;
+mod file;
+mod generator;
+mod layer;
+mod loss;
+mod mining;
+mod train;
+
+use burn::tensor::Tensor;
+
+use super::{Attack, AttackError, Scene};
+use crate::image::ImageBatch;
+
+pub use augment::AugmentConfig;
+pub use config::{
+    CheckedConfig, ConfigError, DiscriminatorConfig, LossConfig, Schedule, TrainingConfig, UaaGanConfig,
+};
+pub use discriminator::{Discriminator, DiscriminatorKind};
+pub use file::{GeneratorFile, GeneratorFileError};
+pub use generator::{Generator, GeneratorConfig, GeneratorKind};
+pub use loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
+pub use mining::{Mining, mine};
+pub use train::{StepLog, TrainError, Trained, train};
+
+/// A trained generator as an attack.
+pub struct UaaGan {
+    /// The generator, without automatic differentiation.
+    pub generator: Generator,
+    /// How it was trained.
+    pub config: UaaGanConfig,
+}
+
+impl Attack for UaaGan {
+    fn name(&self) -> String {
+        "uaa-gan".into()
+    }
+
+    fn label(&self) -> String {
+        "UAA-GAN".into()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
+    }
+
+    fn propose(&self, clean: &ImageBatch, _first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
+        let x = clean.to_tensor(&scene.device);
+        let features = scene.target.forward(x.clone())?;
+        Ok(self.generator.perturb(x, &features, scene.epsilon))
+    }
+}

@@ -1,0 +1,260 @@
+//! Every hyper-parameter of UAA-GAN with its default, as a checked value: a TOML file, flags, or both.
+//! Defaults are those that docs/ablation.md favours.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::augment::AugmentConfig;
+use super::discriminator::DiscriminatorKind;
+use super::generator::GeneratorConfig;
+use super::mining::Mining;
+
+/// A configuration as it is written down. Training takes only a [`CheckedConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UaaGanConfig {
+    /// The generator G.
+    pub generator: GeneratorConfig,
+    /// The discriminator D.
+    pub discriminator: DiscriminatorConfig,
+    /// Weights and margin of the losses.
+    pub loss: LossConfig,
+    /// Steps and optimisers.
+    pub training: TrainingConfig,
+    /// Random changes to training images.
+    pub augment: AugmentConfig,
+}
+
+/// The discriminator D.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscriminatorConfig {
+    /// Its design, or `none`. Default `patch`.
+    pub kind: DiscriminatorKind,
+    /// Channels after its first convolution; 1 to 512. Default 24.
+    pub width: usize,
+    /// Adam's learning rate; above 0, at most 1. Default 2e-4.
+    pub learning_rate: f64,
+}
+
+impl Default for DiscriminatorConfig {
+    fn default() -> Self {
+        Self { kind: DiscriminatorKind::default(), width: 24, learning_rate: 2e-4 }
+    }
+}
+
+/// L_G = λ_gan·L_GAN_G + λ_r·L_recon + λ_m·L_metric (Zhao et al., arXiv:1907.05793; λ_gan is ours, 1 in the paper).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
+    pub lambda_gan: f64,
+    /// Weight of L_recon; 0 to 1e6. Default 0: the budget already bounds the change.
+    pub lambda_r: f64,
+    /// Weight of L_metric; 0 to 1e6. Default 10.
+    pub lambda_m: f64,
+    /// Margin m, in units of the distance (Euclidean: of the mean length of the training embeddings); 0 to 1e3.
+    /// Default 2, at which the cosine triplet never goes silent.
+    pub margin: f64,
+    /// Which x′ the triplet takes. Default `farthest`.
+    pub mining: Mining,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { lambda_gan: 0.1, lambda_r: 0.0, lambda_m: 10.0, margin: 2.0, mining: Mining::default() }
+    }
+}
+
+/// How the learning rate moves over training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls along half a cosine to a fiftieth.
+    #[default]
+    Cosine,
+}
+
+/// Steps and the generator's optimiser (Adam, Kingma & Ba, arXiv:1412.6980).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Alternating updates of D and G; 1 to 1,000,000. Default 1,500.
+    pub steps: usize,
+    /// Images per step; 1 to 1,024. Default 8.
+    pub batch: usize,
+    /// The generator's highest learning rate; above 0, at most 1. Default 1e-3.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises from zero; 0 to `steps`. Default 0.
+    pub warmup: usize,
+    /// How it falls. Default `cosine`.
+    pub schedule: Schedule,
+    /// Adam's β₁; 0 to below 1. Default 0.5.
+    pub beta_1: f64,
+    /// Adam's β₂; 0 to below 1. Default 0.999.
+    pub beta_2: f64,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1_500,
+            batch: 8,
+            learning_rate: 1e-3,
+            warmup: 0,
+            schedule: Schedule::default(),
+            beta_1: 0.5,
+            beta_2: 0.999,
+        }
+    }
+}
+
+/// A value that training cannot use.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum ConfigError {
+    /// A number is out of range.
+    #[error("`{key}` is {value}; need {accepted}")]
+    Range {
+        /// Dotted key, as in the TOML file.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What is accepted.
+        accepted: &'static str,
+    },
+    /// Not TOML, or an unknown key.
+    #[error("{0}")]
+    Parse(String),
+}
+
+/// A configuration that training can use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedConfig(UaaGanConfig);
+
+impl std::ops::Deref for CheckedConfig {
+    type Target = UaaGanConfig;
+    fn deref(&self) -> &UaaGanConfig {
+        &self.0
+    }
+}
+
+impl UaaGanConfig {
+    /// Reads TOML; absent keys take their defaults, unknown ones are an error.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|e| ConfigError::Parse(e.to_string().trim_end().to_owned()))
+    }
+
+    /// The configuration as TOML that [`UaaGanConfig::from_toml`] reads back.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|e| ConfigError::Parse(e.to_string()))
+    }
+
+    /// The configuration, if every value is in its range.
+    pub fn check(self) -> Result<CheckedConfig, ConfigError> {
+        let range = |ok: bool, key, value: String, accepted| {
+            if ok { Ok(()) } else { Err(ConfigError::Range { key, value, accepted }) }
+        };
+        let count = |key, value: usize, low: usize, high: usize, accepted| {
+            range((low..=high).contains(&value), key, value.to_string(), accepted)
+        };
+        let weight = |key, value: f64| range((0.0..=1e6).contains(&value), key, value.to_string(), "0 to 1e6");
+        let rate = |key, value: f64| {
+            range(value > 0.0 && value <= 1.0, key, value.to_string(), "a number above 0 and at most 1")
+        };
+        let beta = |key, value: f64| range((0.0..1.0).contains(&value), key, value.to_string(), "0 to below 1");
+        let (g, t, l, d) = (&self.generator, &self.training, &self.loss, &self.discriminator);
+
+        count("generator.widths", g.widths.len(), 1, 5, "1 to 5 stages")?;
+        range(
+            g.widths.iter().all(|w| (4..=1024).contains(w)),
+            "generator.widths",
+            format!("{:?}", g.widths),
+            "4 to 1,024 channels per stage",
+        )?;
+        range(
+            g.blocks.len() == g.widths.len() && g.blocks.iter().all(|b| *b <= 16),
+            "generator.blocks",
+            format!("{:?}", g.blocks),
+            "as many entries as `generator.widths`, each 0 to 16",
+        )?;
+        range(
+            g.gain > 0.0 && g.gain <= 100.0,
+            "generator.gain",
+            g.gain.to_string(),
+            "a number above 0 and at most 100",
+        )?;
+        range(
+            (0.0..=10.0).contains(&g.head_scale),
+            "generator.head_scale",
+            g.head_scale.to_string(),
+            "0 to 10",
+        )?;
+        count("discriminator.width", d.width, 1, 512, "1 to 512")?;
+        rate("discriminator.learning_rate", d.learning_rate)?;
+        weight("loss.lambda_gan", l.lambda_gan)?;
+        weight("loss.lambda_r", l.lambda_r)?;
+        weight("loss.lambda_m", l.lambda_m)?;
+        range((0.0..=1e3).contains(&l.margin), "loss.margin", l.margin.to_string(), "0 to 1e3")?;
+        count("training.steps", t.steps, 1, 1_000_000, "1 to 1,000,000")?;
+        count("training.batch", t.batch, 1, 1024, "1 to 1,024")?;
+        rate("training.learning_rate", t.learning_rate)?;
+        count("training.warmup", t.warmup, 0, t.steps, "0 to `training.steps`")?;
+        beta("training.beta_1", t.beta_1)?;
+        beta("training.beta_2", t.beta_2)?;
+        self.augment.check()?;
+        Ok(CheckedConfig(self))
+    }
+}
+
+impl TrainingConfig {
+    /// The generator's learning rate at `step`, counted from 0.
+    pub(super) fn learning_rate_at(&self, step: usize) -> f64 {
+        let rising = if step < self.warmup { (step + 1) as f64 / self.warmup as f64 } else { 1.0 };
+        let falling = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => {
+                let angle = std::f64::consts::PI * step as f64 / self.steps as f64;
+                0.02 + 0.98 * 0.5 * (1.0 + angle.cos())
+            }
+        };
+        self.learning_rate * rising * falling
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_check_and_survive_toml() {
+        let config = UaaGanConfig::default();
+        assert_eq!(UaaGanConfig::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn unknown_keys_and_values_out_of_range_are_named() {
+        let unknown = UaaGanConfig::from_toml("[loss]\nlamda_r = 1.0").unwrap_err().to_string();
+        assert!(unknown.contains("lamda_r"), "{unknown}");
+        for (text, key) in [
+            ("[training]\nsteps = 0", "training.steps"),
+            ("[loss]\nlambda_m = nan", "loss.lambda_m"),
+            ("[generator]\nblocks = [1]", "generator.blocks"),
+            ("[training]\nlearning_rate = 0.0", "training.learning_rate"),
+            ("[augment]\nshift = 9999", "augment.shift"),
+        ] {
+            let error = UaaGanConfig::from_toml(text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_rises_then_falls_to_a_fiftieth() {
+        let training = TrainingConfig { steps: 100, warmup: 10, learning_rate: 1.0, ..TrainingConfig::default() };
+        assert!(training.learning_rate_at(0) < 0.11);
+        assert!(training.learning_rate_at(10) > 0.9);
+        assert!(training.learning_rate_at(99) < 0.03);
+    }
+}

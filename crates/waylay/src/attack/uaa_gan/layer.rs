@@ -1,0 +1,166 @@
+//! The layers that generator and discriminator are made of. Weights begin as PyTorch's do by default:
+//! uniform in ±1/√fan_in (He et al., arXiv:1502.01852, with a = √5), drawn from the run's own stream.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::relu;
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{Rng, RngExt};
+use waylay_conv::ConvOptions;
+
+/// Added to the variance in normalisations.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// Uniform values in ±`bound`.
+fn uniform<const D: usize>(shape: [usize; D], bound: f32, random: &mut impl Rng, device: &Device) -> Param<Tensor<D>> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| random.random_range(-bound..=bound)).collect();
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// A vector of one repeated value.
+fn constant(value: f32, count: usize, device: &Device) -> Param<Tensor<1>> {
+    Param::from_tensor(Tensor::from_data(TensorData::new(vec![value; count], [count]), device))
+}
+
+/// A square 2-D convolution with bias and equal zero padding on all sides.
+#[derive(Module, Debug)]
+pub struct Conv {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv {
+    /// A `kernel` × `kernel` convolution from `inputs` to `outputs` channels.
+    pub fn new(
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        random: &mut impl Rng,
+        device: &Device,
+    ) -> Self {
+        let bound = 1.0 / ((inputs * kernel * kernel) as f32).sqrt();
+        Self {
+            weight: uniform([outputs, inputs, kernel, kernel], bound, random, device),
+            bias: uniform([outputs], bound, random, device),
+            stride,
+            padding,
+        }
+    }
+
+    /// The same layer with its weights multiplied by `factor` and no bias: for heads that begin near zero.
+    pub fn scaled(mut self, factor: f32) -> Self {
+        self.weight = self.weight.map(|w| (w.detach() * factor).require_grad());
+        self.bias = self.bias.map(|b| b.zeros_like().require_grad());
+        self
+    }
+
+    /// `[N, inputs, H, W]` → `[N, outputs, H′, W′]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let options = ConvOptions { stride: [self.stride; 2], padding: [self.padding; 4], ..ConvOptions::default() };
+        waylay_conv::conv2d(x, self.weight.val(), Some(self.bias.val()), options)
+    }
+}
+
+/// Instance normalisation with a learnt scale and shift per channel (Ulyanov et al., arXiv:1607.08022).
+#[derive(Module, Debug)]
+pub struct Norm {
+    gamma: Param<Tensor<1>>,
+    beta: Param<Tensor<1>>,
+}
+
+impl Norm {
+    /// For `channels` channels; begins as the plain normalisation.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self { gamma: constant(1.0, channels, device), beta: constant(0.0, channels, device) }
+    }
+
+    /// Keeps the shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        waylay_conv::instance_norm(x, self.gamma.val(), self.beta.val(), NORM_EPSILON)
+    }
+}
+
+/// A pre-activation residual block (He et al., arXiv:1603.05027, fig. 1b).
+#[derive(Module, Debug)]
+pub struct Residual {
+    norm_1: Norm,
+    conv_1: Conv,
+    norm_2: Norm,
+    conv_2: Conv,
+}
+
+impl Residual {
+    /// Two 3×3 convolutions on `channels` channels.
+    pub fn new(channels: usize, random: &mut impl Rng, device: &Device) -> Self {
+        let conv = |random: &mut _| Conv::new([channels; 2], 3, 1, 1, random, device);
+        let conv_1 = conv(random);
+        let conv_2 = conv(random);
+        Self { norm_1: Norm::new(channels, device), conv_1, norm_2: Norm::new(channels, device), conv_2 }
+    }
+
+    /// Keeps the shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = self.conv_1.forward(relu(self.norm_1.forward(x.clone())));
+        x + self.conv_2.forward(relu(self.norm_2.forward(h)))
+    }
+}
+
+/// `[N, C, H, W]` → `[N, C·r², ⌈H/r⌉, ⌈W/r⌉]`; sides that `r` does not divide are padded by zeros below and right.
+pub fn pixel_unshuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
+    let [n, c, height, width] = x.dims();
+    let (h, w) = (height.div_ceil(r), width.div_ceil(r));
+    let x = if (h * r, w * r) == (height, width) {
+        x
+    } else {
+        x.pad((0, w * r - width, 0, h * r - height), burn::tensor::ops::PadMode::Constant(0.0))
+    };
+    x.reshape([n, c, h, r, w, r]).permute([0, 1, 3, 5, 2, 4]).reshape([n, c * r * r, h, w])
+}
+
+/// `[N, C·r², h, w]` → `[N, C, height, width]`, cropped below and right (Shi et al., arXiv:1609.05158, eq. 4).
+pub fn pixel_shuffle(x: Tensor<4>, r: usize, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [n, channels, h, w] = x.dims();
+    let c = channels / (r * r);
+    let full = x.reshape([n, c, r, r, h, w]).permute([0, 1, 4, 2, 5, 3]).reshape([n, c, h * r, w * r]);
+    if (h * r, w * r) == (height, width) { full } else { full.slice([0..n, 0..c, 0..height, 0..width]) }
+}
+
+/// Nearest-neighbour resizing to `size` = height, width: unlike a transposed convolution it leaves no grid.
+pub fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    if [h, w] == size {
+        return x;
+    }
+    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
+    interpolate(x, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Seed;
+
+    #[test]
+    fn shuffling_undoes_unshuffling_at_even_and_odd_sizes() {
+        let device = Device::flex();
+        for (size, r) in [([4, 6], 2), ([5, 7], 2), ([9, 8], 4)] {
+            let count = 2 * 3 * size[0] * size[1];
+            let values: Vec<f32> = (0..count).map(|v| v as f32).collect();
+            let x = Tensor::<4>::from_data(TensorData::new(values, [2, 3, size[0], size[1]]), &device);
+            let back = pixel_shuffle(pixel_unshuffle(x.clone(), r), r, size);
+            back.into_data().assert_eq(&x.into_data(), true);
+        }
+    }
+
+    #[test]
+    fn the_same_stream_gives_the_same_weights() {
+        let device = Device::flex();
+        let make = || Conv::new([3, 4], 3, 1, 1, &mut Seed(7).stream("init"), &device).weight.val().into_data();
+        make().assert_eq(&make(), true);
+    }
+}

@@ -1,0 +1,25 @@
+//! The losses of UAA-GAN. Source: Zhao et al., arXiv:1907.05793, as named beside each function.
+
+use burn::tensor::activation::relu;
+use burn::tensor::Tensor;
+
+/// L_GAN_G = E[(D(x̃) − 1)²]: perturbed images should look clean. `logits` `[N, patches]` of D(x̃).
+pub fn lsgan_generator(logits: Tensor<2>) -> Tensor<1> {
+    logits.sub_scalar(1.0).powi_scalar(2).mean()
+}
+
+/// L_GAN_D = E[(D(x) − 1)²] + E[D(x̃)²]: clean towards 1, perturbed towards 0. Both `[N, patches]`.
+pub fn lsgan_discriminator(clean: Tensor<2>, perturbed: Tensor<2>) -> Tensor<1> {
+    clean.sub_scalar(1.0).powi_scalar(2).mean() + perturbed.powi_scalar(2).mean()
+}
+
+/// L_recon = ‖x̃ − x‖₂ per image, then the mean over the batch. Both `[N, C, H, W]` in [0, 1].
+/// Ours: 1e-12 under the root, so that the gradient stays finite where nothing has changed.
+pub fn reconstruction(x: Tensor<4>, perturbed: Tensor<4>) -> Tensor<1> {
+    (perturbed - x).flatten::<2>(1, 3).powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt().mean()
+}
+
+/// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0), the mean over the batch. `to_other` and `to_perturbed` are `[N]`.
+pub fn triplet(to_other: Tensor<1>, to_perturbed: Tensor<1>, margin: f64) -> Tensor<1> {
+    relu(to_other.add_scalar(margin) - to_perturbed).mean()
+}

@@ -1,0 +1,247 @@
+//! Training of G and D against a frozen target, without labels.
+//! Source: Zhao et al., arXiv:1907.05793: alternating updates of L_GAN_D and L_G. Ours where the comments say so.
+
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::config::{CheckedConfig, ConfigError};
+use super::discriminator::Discriminator;
+use super::generator::{Generator, GeneratorKind, calibration};
+use super::loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
+use super::mining::mine;
+use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
+use crate::image::ImageBatch;
+use crate::run::Progress;
+use crate::target::{Embeddings, Features, Metric};
+
+/// Training images that set the normalisation of feature maps.
+const CALIBRATION_IMAGES: usize = 64;
+/// Images per forward pass outside of training steps.
+const BATCH: usize = 16;
+
+/// The losses of one training step; terms are unweighted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepLog {
+    /// Step, from 1.
+    pub step: usize,
+    /// L_G: the generator's total loss.
+    pub generator: f64,
+    /// L_GAN_G; 0 without a discriminator.
+    pub gan: f64,
+    /// L_recon.
+    pub reconstruction: f64,
+    /// L_metric, the triplet loss.
+    pub metric: f64,
+    /// L_GAN_D; 0 without a discriminator.
+    pub discriminator: f64,
+    /// Mean cosine between clean and perturbed embeddings of the batch.
+    pub cosine: f64,
+    /// Learning rate of the generator.
+    pub learning_rate: f64,
+    /// Seconds since training began.
+    pub seconds: f64,
+}
+
+/// What training gives.
+pub struct Trained {
+    /// The generator, without automatic differentiation.
+    pub generator: Generator,
+    /// One entry per step.
+    pub log: Vec<StepLog>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Why a generator could not be trained.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The target offers nothing to condition on.
+    #[error("target `{0}` has no feature maps to condition on; need `generator.kind = \"image-only\"`")]
+    NoTaps(String),
+    /// The loss left the numbers.
+    #[error("loss is {value} at step {step}; need finite losses: lower `training.learning_rate` (now {rate})")]
+    Diverged {
+        /// Step, from 1.
+        step: usize,
+        /// The loss.
+        value: f64,
+        /// The learning rate of that step.
+        rate: f64,
+    },
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The target or the images do not fit.
+    #[error(transparent)]
+    Attack(#[from] AttackError),
+}
+
+/// Trains a generator on the unlabelled `images` against `scene.target` at `scene.epsilon`.
+pub fn train(
+    config: &CheckedConfig,
+    images: &ImageBatch,
+    scene: &Scene<'_>,
+    progress: &dyn Progress,
+) -> Result<Trained, TrainError> {
+    if images.size() != scene.target.input() {
+        return Err(AttackError::Size { expected: scene.target.input(), found: images.size() }.into());
+    }
+    let start = Instant::now();
+    let device = scene.device.clone().autodiff();
+    let mut init = scene.seed.stream("uaa-gan/init");
+    let mut sampling = scene.seed.stream("uaa-gan/sampling");
+    let mut mining = scene.seed.stream("uaa-gan/mining");
+
+    let (statistics, distance_unit) = survey(config, images, scene)?;
+    let mut g = Generator::new(&config.generator, scene.target, &mut init, &device)
+        .ok_or_else(|| TrainError::NoTaps(scene.target.name().into()))?
+        .calibrated(&statistics, &device);
+    let mut d = Discriminator::new(
+        config.discriminator.kind,
+        images.size()[0],
+        config.discriminator.width,
+        &mut init,
+        &device,
+    );
+    let mut g_optimiser = adam(config.training.beta_1, config.training.beta_2);
+    let mut d_optimiser = adam(0.5, 0.999);
+    let mut deck = Deck::default();
+    let mut log = Vec::with_capacity(config.training.steps);
+
+    progress.begin("Train UAA-GAN", config.training.steps);
+    for step in 0..config.training.steps {
+        let learning_rate = config.training.learning_rate_at(step);
+        let batch = images.select(&deck.deal(config.training.batch, images.count(), &mut sampling));
+        let batch = config.augment.apply(&batch, &mut sampling).map_err(AttackError::from)?;
+        let plain = batch.to_tensor(&scene.device);
+        let x = Tensor::from_inner(plain.clone());
+
+        // f_x, and x̃ = G(x)
+        let clean = scene.target.forward(plain).map_err(AttackError::from)?;
+        let perturbed = g.perturb(x.clone(), &clean, scene.epsilon);
+
+        // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
+        let mut d_loss = 0.0;
+        if let Some(critic) = d.take() {
+            let loss = lsgan_discriminator(critic.forward(x.clone()), critic.forward(perturbed.clone().detach()));
+            d_loss = scalar(&loss);
+            let gradients = GradientsParams::from_grads(loss.backward(), &critic);
+            d = Some(d_optimiser.step(config.discriminator.learning_rate, critic, gradients));
+        }
+
+        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0)
+        let f_x = Tensor::from_inner(clean.embedding.clone());
+        let f_perturbed = scene.target.forward(perturbed.clone()).map_err(AttackError::from)?.embedding;
+        let to_other = others(config, scene.metric, &clean.embedding, &mut mining, &device);
+        let to_perturbed = feature_distance(scene.metric, f_x.clone(), f_perturbed.clone());
+        let metric = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);
+        let recon = reconstruction(x, perturbed.clone());
+        // D judges x̃ but does not learn from it here.
+        let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(perturbed)));
+        let mut entry = StepLog {
+            step: step + 1,
+            gan: gan.as_ref().map_or(0.0, scalar),
+            reconstruction: scalar(&recon),
+            metric: scalar(&metric),
+            discriminator: d_loss,
+            cosine: scalar(&cosine_rows(f_x, f_perturbed.detach()).mean()),
+            learning_rate,
+            ..StepLog::default()
+        };
+        let mut loss = metric * config.loss.lambda_m + recon * config.loss.lambda_r;
+        if let Some(gan) = gan {
+            loss = loss + gan * config.loss.lambda_gan;
+        }
+        entry.generator = scalar(&loss);
+        if !entry.generator.is_finite() {
+            return Err(TrainError::Diverged { step: step + 1, value: entry.generator, rate: learning_rate });
+        }
+        let gradients = GradientsParams::from_grads(loss.backward(), &g);
+        g = g_optimiser.step(learning_rate, g, gradients);
+
+        entry.seconds = start.elapsed().as_secs_f64();
+        progress.advance(&format!("L_G {:.3}, cosine {:.2}", entry.generator, entry.cosine));
+        log.push(entry);
+    }
+    progress.end();
+    Ok(Trained { generator: g.valid(), log, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// Adam as PyTorch has it.
+fn adam(beta_1: f64, beta_2: f64) -> ModuleOptimizer {
+    AdamConfig::new().with_beta_1(beta_1 as f32).with_beta_2(beta_2 as f32).with_epsilon(1e-8).init()
+}
+
+/// What a look at some training images tells: statistics of the feature maps, and the unit of distances: 1 for cosine,
+/// the mean length of an embedding for Euclidean (ours), so that λ_m and m mean the same for every target.
+#[allow(clippy::type_complexity)]
+fn survey(
+    config: &CheckedConfig,
+    images: &ImageBatch,
+    scene: &Scene<'_>,
+) -> Result<(Vec<(Vec<f32>, Vec<f32>)>, f64), TrainError> {
+    let count = images.count().min(CALIBRATION_IMAGES);
+    let spread: Vec<usize> = (0..count).map(|i| i * images.count() / count).collect();
+    let features: Vec<Features> = images
+        .select(&spread)
+        .chunks(BATCH)
+        .map(|batch| scene.target.forward(batch.to_tensor(&scene.device)))
+        .collect::<Result<_, _>>()
+        .map_err(AttackError::from)?;
+    let unit = match scene.metric {
+        Metric::Cosine => 1.0,
+        Metric::Euclidean => {
+            let all = Tensor::cat(features.iter().map(|f| f.embedding.clone()).collect(), 0);
+            scalar(&all.powi_scalar(2).sum_dim(1).sqrt().mean()).max(1e-12)
+        }
+    };
+    let statistics = match config.generator.kind {
+        GeneratorKind::FeatureConditioned => calibration(&features),
+        GeneratorKind::ImageOnly => Vec::new(),
+    };
+    Ok((statistics, unit))
+}
+
+/// d(f_x, f_x′) of the mined x′, as a constant `[N]`.
+fn others(
+    config: &CheckedConfig,
+    metric: Metric,
+    clean: &Tensor<2>,
+    random: &mut impl rand::Rng,
+    device: &Device,
+) -> Tensor<1> {
+    let [n, dim] = clean.dims();
+    let values = clean.clone().into_data().iter::<f32>().collect();
+    let distances = match Embeddings::new(dim, values) {
+        Ok(embeddings) => mine(config.loss.mining, metric, &embeddings, random),
+        Err(_) => vec![f32::NAN; n],
+    };
+    Tensor::from_data(TensorData::new(distances, [n]), device)
+}
+
+fn scalar(tensor: &Tensor<1>) -> f64 {
+    tensor.clone().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+}
+
+/// Deals image indices so that every image is seen once before any is seen again.
+#[derive(Default)]
+struct Deck(Vec<usize>);
+
+impl Deck {
+    fn deal(&mut self, count: usize, images: usize, random: &mut impl rand::Rng) -> Vec<usize> {
+        (0..count)
+            .filter_map(|_| {
+                if self.0.is_empty() {
+                    self.0 = (0..images).collect();
+                    self.0.shuffle(random);
+                }
+                self.0.pop()
+            })
+            .collect()
+    }
+}
