@@ -9,7 +9,9 @@
 pub mod attack;
 pub mod audit;
 pub mod dataset;
+pub mod fit;
 pub mod image;
+mod layer;
 pub mod quality;
 pub mod report;
 pub mod retrieval;

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::layer::{Conv, Norm};
+use crate::layer::{Conv, Norm};
 
 /// Slope of the leaky ReLU below zero.
 const SLOPE: f64 = 0.2;

@@ -8,7 +8,6 @@ mod config;
 mod discriminator;
 mod file;
 mod generator;
-mod layer;
 mod loss;
 mod mining;
 mod train;

@@ -6,7 +6,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
-use super::super::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
+use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use super::{GeneratorConfig, head_factor};
 use crate::target::{Features, Tap, Target};
 

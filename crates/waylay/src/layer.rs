@@ -1,4 +1,4 @@
-//! The layers that generator and discriminator are made of. Weights begin as PyTorch's do by default:
+//! The layers that the trained networks here are made of. Weights begin as PyTorch's do by default:
 //! uniform in ±1/√fan_in (He et al., arXiv:1502.01852, with a = √5), drawn from the run's own stream.
 
 use burn::module::{Module, Param};
@@ -8,6 +8,8 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use waylay_conv::ConvOptions;
+
+use crate::target::onnx::write::Layer;
 
 /// Added to the variance in normalisations.
 const NORM_EPSILON: f64 = 1e-5;
@@ -57,6 +59,18 @@ impl Conv {
         self.weight = self.weight.map(|w| (w.detach() * factor).require_grad());
         self.bias = self.bias.map(|b| b.zeros_like().require_grad());
         self
+    }
+
+    /// Weights and geometry, for writing the layer to a file.
+    pub fn describe(&self) -> Layer {
+        let values = |data: TensorData| data.iter::<f32>().collect();
+        Layer::Conv {
+            shape: self.weight.val().dims(),
+            weight: values(self.weight.val().into_data()),
+            bias: values(self.bias.val().into_data()),
+            stride: self.stride,
+            padding: self.padding,
+        }
     }
 
     /// `[N, inputs, H, W]` → `[N, outputs, H′, W′]`.
