@@ -1,6 +1,10 @@
 //! Fast CPU convolution, forward and backward, for Burn's flex backend.
 
+mod gemm_slice;
+
 use burn::tensor::Tensor;
+
+pub use gemm_slice::matmul_transposed;
 
 /// How a 2-D convolution moves over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

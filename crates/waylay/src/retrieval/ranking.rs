@@ -1,0 +1,98 @@
+//! Where a query's matches stand in its ranking: all that the metrics need to know.
+
+/// Ranks of a query's matches: 1 for the nearest item, ascending, distinct, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatchRanks(Vec<usize>);
+
+impl MatchRanks {
+    /// Ranks from a list; `None` where it is empty, holds 0, or does not ascend.
+    pub fn new(ranks: Vec<usize>) -> Option<Self> {
+        let ascends = ranks.windows(2).all(|pair| pair[0] < pair[1]);
+        (ascends && ranks.first().is_some_and(|first| *first > 0)).then_some(Self(ranks))
+    }
+
+    /// Ranks in the order of `distances` of a query to the gallery, without the `excluded` items; `None` without
+    /// `matches`. Both lists name gallery items, each at most once and in one of the lists.
+    ///
+    /// Where a match and a wrong item are at the same distance, the wrong one comes first: a network that gives
+    /// every image the same embedding finds nothing. The order among the wrong, or among the matches, changes no rank.
+    pub(super) fn from_distances(distances: &[f32], matches: &[usize], excluded: &[usize]) -> Option<Self> {
+        let mut nearest: Vec<f32> = matches.iter().map(|item| distances[*item]).collect();
+        nearest.sort_unstable_by(f32::total_cmp);
+        let farthest = *nearest.last()?;
+        // How many items lie between one match and the next; what is not wrong is taken off again.
+        let mut between = vec![0_usize; nearest.len()];
+        let place = |distance: &f32| nearest.partition_point(|d| d.total_cmp(distance).is_lt());
+        distances.iter().filter(|d| **d <= farthest).for_each(|d| between[place(d)] += 1);
+        for distance in matches.iter().chain(excluded).map(|item| &distances[*item]) {
+            if *distance <= farthest {
+                between[place(distance)] -= 1;
+            }
+        }
+        let mut wrong = 0;
+        let ranks = between.into_iter().enumerate().map(|(matches, more)| {
+            wrong += more;
+            matches + wrong + 1
+        });
+        Some(Self(ranks.collect()))
+    }
+
+    /// The ranks.
+    pub fn ranks(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// Number of matches; at least 1.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Rank of the nearest match.
+    pub fn first(&self) -> usize {
+        self.0.first().copied().unwrap_or(usize::MAX)
+    }
+
+    /// Rank of the farthest match.
+    pub fn last(&self) -> usize {
+        self.0.last().copied().unwrap_or(usize::MAX)
+    }
+
+    /// Number of matches among the first `k`.
+    pub fn within(&self, k: usize) -> usize {
+        self.0.partition_point(|rank| *rank <= k)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MatchRanks;
+
+    #[test]
+    fn ranks_count_what_is_nearer() {
+        let distances = [0.5, 0.1, 0.4, 0.2, 0.3];
+        let ranks = MatchRanks::from_distances(&distances, &[0, 3], &[]).unwrap();
+        assert_eq!(ranks.ranks(), [2, 5]);
+        assert_eq!((ranks.first(), ranks.last(), ranks.within(2), ranks.count()), (2, 5, 1, 2));
+    }
+
+    #[test]
+    fn junk_images_do_not_count_as_misses() {
+        let ranks = MatchRanks::from_distances(&[0.1, 0.2, 0.3, 0.4, 0.3], &[2], &[0, 3, 4]).unwrap();
+        assert_eq!(ranks.ranks(), [2]);
+    }
+
+    #[test]
+    fn a_wrong_item_at_the_same_distance_comes_first() {
+        assert_eq!(MatchRanks::from_distances(&[0.3; 6], &[0, 1], &[]).unwrap().ranks(), [5, 6]);
+        assert_eq!(MatchRanks::from_distances(&[f32::INFINITY; 3], &[0], &[]).unwrap().ranks(), [3]);
+    }
+
+    #[test]
+    fn ranks_without_a_match_or_out_of_order_are_none() {
+        assert_eq!(MatchRanks::from_distances(&[0.1], &[], &[0]), None);
+        assert!(
+            [vec![], vec![0, 1], vec![2, 2], vec![3, 1]].into_iter().all(|r| MatchRanks::new(r).is_none())
+        );
+        assert!(MatchRanks::new(vec![1, 4]).is_some());
+    }
+}

@@ -1,0 +1,376 @@
+//! Exact search: all distances as tiles of matrix products, nothing approximated or pruned.
+//!
+//! Euclidean distances come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
+//! lengths, so that the distance of an embedding to itself can come out as up to 1e-3 of its length instead of 0.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Metric, RetrievalError};
+use crate::target::Embeddings;
+
+/// Queries per tile: enough to use the cache, few enough to share the work between threads.
+const QUERY_TILE: usize = 64;
+/// Gallery items per tile.
+const GALLERY_TILE: usize = 1024;
+
+/// Distances of every query to every gallery item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distances {
+    values: Vec<f32>,
+    gallery: usize,
+}
+
+impl Distances {
+    /// All distances, `[queries, gallery]` row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Number of queries.
+    pub fn queries(&self) -> usize {
+        self.values.len() / self.gallery
+    }
+
+    /// Number of gallery items.
+    pub fn gallery(&self) -> usize {
+        self.gallery
+    }
+
+    /// Distances of query `index` to the gallery, in the gallery's order.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.gallery..(index + 1) * self.gallery]
+    }
+}
+
+/// A gallery item found for a query. The order is that of the results: by distance, equals by index.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit {
+    /// Which gallery item.
+    pub index: usize,
+    /// Its distance to the query.
+    pub distance: f32,
+}
+
+impl Ord for Hit {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.index.cmp(&other.index))
+    }
+}
+
+impl PartialOrd for Hit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Hit {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Hit {}
+
+/// Distances of every query to every gallery item; an error where their dimensions differ.
+///
+/// Equal gallery embeddings are at bitwise equal distances. A Euclidean distance beyond `f32` is infinite.
+pub fn distances(
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    metric: Metric,
+) -> Result<Distances, RetrievalError> {
+    let pair = Pair::new(queries, gallery, metric)?;
+    let mut values = vec![0.0; pair.queries.count() * pair.gallery.count()];
+    values.par_chunks_mut(QUERY_TILE * pair.gallery.count()).enumerate().for_each(|(tile, block)| {
+        pair.fill(tile * QUERY_TILE, block);
+    });
+    Ok(Distances { values, gallery: gallery.count() })
+}
+
+/// The `k` gallery items nearest to each query, nearest first, equals by gallery index; an error where `k` is not 1
+/// to the size of the gallery, or the dimensions differ. Memory grows with `k`, not with the gallery.
+pub fn top_k(
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    k: usize,
+    metric: Metric,
+) -> Result<Vec<Vec<Hit>>, RetrievalError> {
+    if k == 0 || k > gallery.count() {
+        return Err(RetrievalError::Results { k, gallery: gallery.count() });
+    }
+    let pair = Pair::new(queries, gallery, metric)?;
+    let tiles: Vec<Vec<Vec<Hit>>> = pair
+        .query_tiles(QUERY_TILE)
+        .into_par_iter()
+        .map(|rows| {
+            let mut nearest = vec![BinaryHeap::with_capacity(k + 1); rows.len()];
+            pair.visit(rows, |row, start, distances| keep_nearest(&mut nearest[row], k, start, distances));
+            nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
+        })
+        .collect();
+    Ok(tiles.into_iter().flatten().collect())
+}
+
+/// What `judge` makes of each query's index and its distances to the whole gallery, in the order of the queries.
+/// Holds a tile of distances per thread, never the whole matrix.
+pub(super) fn for_each_query<T: Send>(
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    metric: Metric,
+    judge: impl Fn(usize, &[f32]) -> T + Sync,
+) -> Result<Vec<T>, RetrievalError> {
+    let pair = Pair::new(queries, gallery, metric)?;
+    let count = pair.gallery.count();
+    let tiles: Vec<Vec<T>> = pair
+        .query_tiles(QUERY_TILE.min((1 << 23) / count).max(8))
+        .into_par_iter()
+        .map(|rows| {
+            let mut block = vec![0.0; rows.len() * count];
+            pair.fill(rows.start, &mut block);
+            rows.zip(block.chunks_exact(count)).map(|(query, row)| judge(query, row)).collect()
+        })
+        .collect();
+    Ok(tiles.into_iter().flatten().collect())
+}
+
+/// Adds to `nearest`, the `k` best so far, what is nearer among `distances` of gallery items from `start`.
+/// Items come in the order of the gallery, so a later one at the same distance never displaces an earlier one.
+fn keep_nearest(nearest: &mut BinaryHeap<Hit>, k: usize, start: usize, distances: &[f32]) {
+    let mut worst = nearest.peek().filter(|_| nearest.len() == k).map(|hit| hit.distance);
+    for (offset, &distance) in distances.iter().enumerate() {
+        if worst.is_some_and(|worst| distance >= worst) {
+            continue;
+        }
+        if nearest.len() == k {
+            nearest.pop();
+        }
+        nearest.push(Hit { index: start + offset, distance });
+        worst = nearest.peek().filter(|_| nearest.len() == k).map(|hit| hit.distance);
+    }
+}
+
+/// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common `scale`, with their
+/// squared lengths.
+struct Rows {
+    values: Vec<f32>,
+    squares: Vec<f32>,
+    dim: usize,
+}
+
+impl Rows {
+    fn new(embeddings: &Embeddings, metric: Metric, scale: f64) -> Self {
+        let dim = embeddings.dim();
+        match metric {
+            Metric::Cosine => {
+                Self { values: embeddings.normalised().values().to_vec(), squares: Vec::new(), dim }
+            }
+            Metric::Euclidean => {
+                let values: Vec<f32> =
+                    embeddings.values().iter().map(|v| (f64::from(*v) / scale) as f32).collect();
+                let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() as f32;
+                let squares = values.chunks_exact(dim).map(square).collect();
+                Self { values, squares, dim }
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    fn rows(&self, rows: Range<usize>) -> &[f32] {
+        &self.values[rows.start * self.dim..rows.end * self.dim]
+    }
+}
+
+/// Queries and gallery, prepared for one metric.
+struct Pair {
+    queries: Rows,
+    gallery: Rows,
+    metric: Metric,
+    /// A power of two near the largest value, so that no product overflows or vanishes; dividing by it is exact.
+    scale: f64,
+}
+
+impl Pair {
+    fn new(queries: &Embeddings, gallery: &Embeddings, metric: Metric) -> Result<Self, RetrievalError> {
+        if queries.dim() != gallery.dim() {
+            return Err(RetrievalError::Dimensions { query: queries.dim(), gallery: gallery.dim() });
+        }
+        let largest = queries.values().iter().chain(gallery.values()).fold(0.0_f32, |m, v| m.max(v.abs()));
+        let scale = if largest > 0.0 { f64::from(largest).log2().floor().exp2() } else { 1.0 };
+        let (queries, gallery) = (Rows::new(queries, metric, scale), Rows::new(gallery, metric, scale));
+        Ok(Self { queries, gallery, metric, scale })
+    }
+
+    fn query_tiles(&self, size: usize) -> Vec<Range<usize>> {
+        let count = self.queries.count();
+        (0..count).step_by(size).map(|start| start..(start + size).min(count)).collect()
+    }
+
+    /// Writes the distances of the queries from `first` on to `block`, whole rows of the gallery's length.
+    fn fill(&self, first: usize, block: &mut [f32]) {
+        let count = self.gallery.count();
+        self.visit(first..first + block.len() / count, |row, start, distances| {
+            let at = row * count + start;
+            block[at..at + distances.len()].copy_from_slice(distances);
+        });
+    }
+
+    /// Calls `see(row, start, distances)` for each of the queries `rows` (counted from 0) and each stretch of the
+    /// gallery from `start` on, in the gallery's order.
+    ///
+    /// All tiles are of one size, the last reaching back over the one before: a product's summation order depends
+    /// on its size, and equal embeddings must be at equal distances wherever they stand.
+    fn visit(&self, rows: Range<usize>, mut see: impl FnMut(usize, usize, &[f32])) {
+        let count = self.gallery.count();
+        let width = GALLERY_TILE.min(count);
+        let mut tile = vec![0.0; rows.len() * width];
+        for start in (0..count).step_by(width) {
+            let from = start.min(count - width);
+            let queries = self.queries.rows(rows.clone());
+            let gallery = self.gallery.rows(from..from + width);
+            waylay_conv::matmul_transposed(queries, gallery, rows.len(), width, self.queries.dim, &mut tile);
+            for (row, products) in tile.chunks_exact_mut(width).enumerate() {
+                let products = &mut products[start - from..];
+                self.to_distances(rows.start + row, start, products);
+                see(row, start, products);
+            }
+        }
+    }
+
+    /// Turns products of `query` with the gallery from `start` on into distances, in place. None is NaN or negative.
+    fn to_distances(&self, query: usize, start: usize, products: &mut [f32]) {
+        match self.metric {
+            Metric::Cosine => products.iter_mut().for_each(|v| *v = (1.0 - *v).clamp(0.0, 2.0)),
+            Metric::Euclidean => {
+                let (square, scale) = (self.queries.squares[query], self.scale as f32);
+                for (v, other) in products.iter_mut().zip(&self.gallery.squares[start..]) {
+                    let squared = square + other - 2.0 * *v;
+                    *v = if squared > 0.0 { squared.sqrt() * scale } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn noise(count: usize, dim: usize, seed: u32) -> Embeddings {
+        let value = |i: usize| {
+            let mixed = (i as u32).wrapping_mul(0x9E37_79B9) ^ seed.wrapping_mul(0x85EB_CA6B);
+            let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x2C1B_3C6D);
+            (mixed >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        Embeddings::new(dim, (0..count * dim).map(value).collect()).unwrap()
+    }
+
+    fn plainly(q: &[f32], g: &[f32], metric: Metric) -> f64 {
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        match metric {
+            Metric::Cosine => 1.0 - dot(q, g) / (dot(q, q) * dot(g, g)).sqrt(),
+            Metric::Euclidean => {
+                q.iter().zip(g).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+            }
+        }
+    }
+
+    #[test]
+    fn distances_agree_with_two_loops_across_tile_borders() {
+        let (queries, gallery) = (noise(70, 24, 1), noise(1100, 24, 2));
+        for metric in [Metric::Cosine, Metric::Euclidean] {
+            let found = distances(&queries, &gallery, metric).unwrap();
+            for q in 0..queries.count() {
+                for g in 0..gallery.count() {
+                    let exact = plainly(queries.row(q), gallery.row(g), metric);
+                    assert!((f64::from(found.row(q)[g]) - exact).abs() < 2e-6, "{metric} {q} {g}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_embeddings_are_at_equal_distances_wherever_they_stand() {
+        for dim in [1, 2, 3, 31, 700] {
+            for count in [1, 2, 15, 16, 17, 63, 255, 1023, 1025, 2049] {
+                for queries in [1, 2, 3, 65] {
+                    let row = noise(1, dim, 3).values().to_vec();
+                    let gallery = Embeddings::new(dim, row.repeat(count)).unwrap();
+                    for metric in [Metric::Cosine, Metric::Euclidean] {
+                        let found = distances(&noise(queries, dim, 4), &gallery, metric).unwrap();
+                        for q in 0..queries {
+                            let row = found.row(q);
+                            assert!(row.iter().all(|d| *d == row[0]), "{metric} {queries} x {count} x {dim}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_near_the_ends_of_f32_neither_panic_nor_lose_their_order() {
+        for scale in [1e-42, 1e-30, 1e30, 3e38] {
+            let gallery = Embeddings::new(2, vec![scale, 0.0, -scale, 0.0, scale / 2.0, 0.0]).unwrap();
+            let query = Embeddings::new(2, vec![scale, 0.0]).unwrap();
+            for metric in [Metric::Cosine, Metric::Euclidean] {
+                let hits = &top_k(&query, &gallery, 3, metric).unwrap()[0];
+                assert_eq!(hits.iter().map(|h| h.index).collect::<Vec<_>>(), [0, 2, 1], "{metric} {scale}");
+                assert!(hits.iter().all(|h| h.distance >= 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_zero_embedding_is_at_cosine_distance_one() {
+        let zero = Embeddings::new(3, vec![0.0; 3]).unwrap();
+        assert!(
+            distances(&zero, &noise(9, 3, 5), Metric::Cosine).unwrap().values().iter().all(|d| *d == 1.0)
+        );
+    }
+
+    #[test]
+    fn impossible_requests_are_errors() {
+        let (a, b) = (noise(2, 3, 6), noise(4, 5, 7));
+        let error = distances(&a, &b, Metric::Cosine).unwrap_err();
+        assert_eq!(error.to_string(), "queries of 3 dimensions in a gallery of 5 dimensions; need the same");
+        for k in [0, 3] {
+            let error = top_k(&a, &a, k, Metric::Euclidean).unwrap_err();
+            assert_eq!(error, RetrievalError::Results { k, gallery: 2 });
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_first_k_are_the_sorted_distances(
+            rows in 1_usize..80, count in 1_usize..2200, k in 1_usize..30, seed: u32, coarse: bool,
+        ) {
+            let k = k.min(count);
+            let shape = |e: Embeddings| {
+                let ties = |v: &f32| if coarse { v.round() } else { *v };
+                Embeddings::new(e.dim(), e.values().iter().map(ties).collect()).unwrap()
+            };
+            let (queries, gallery) = (shape(noise(rows, 6, seed)), shape(noise(count, 6, !seed)));
+            for metric in [Metric::Cosine, Metric::Euclidean] {
+                let all = distances(&queries, &gallery, metric).unwrap();
+                let found = top_k(&queries, &gallery, k, metric).unwrap();
+                for (q, hits) in found.iter().enumerate() {
+                    let mut sorted: Vec<Hit> =
+                        all.row(q).iter().enumerate().map(|(index, &distance)| Hit { index, distance }).collect();
+                    sorted.sort();
+                    prop_assert_eq!(hits.as_slice(), &sorted[..k]);
+                }
+            }
+        }
+    }
+}
