@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::attack::uaa_gan::StepLog;
+pub use crate::retrieval::Scores;
+
 /// Name and version of the layout of `report.json`.
 pub const SCHEMA: &str = "waylay.audit/1";
 
@@ -92,27 +95,6 @@ pub struct Budget {
     pub epsilon_255: f64,
 }
 
-/// Retrieval quality; fractions in [0, 1], means over queries that have a match.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// Queries whose nearest gallery item is a match.
-    pub rank1: f64,
-    /// Queries with a match among the first 5.
-    pub rank5: f64,
-    /// Queries with a match among the first 10.
-    pub rank10: f64,
-    /// Mean average precision.
-    pub map: f64,
-    /// Mean inverse negative penalty.
-    pub minp: f64,
-    /// Mean fraction of a query's matches among the first k, by k.
-    pub recall_at: BTreeMap<String, f64>,
-    /// Queries that count.
-    pub queries: usize,
-    /// Queries left out because the gallery holds no match.
-    pub without_match: usize,
-}
-
 /// One attack's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttackRow {
@@ -167,29 +149,6 @@ pub struct Training {
     pub generator_parameters: usize,
     /// One entry per step, as in `training.jsonl`.
     pub log: Vec<StepLog>,
-}
-
-/// The losses of one training step, as in the paper's equations.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepLog {
-    /// Step, from 1.
-    pub step: usize,
-    /// Generator's total loss.
-    pub generator: f64,
-    /// Its GAN term, unweighted.
-    pub gan: f64,
-    /// Its reconstruction term, unweighted.
-    pub reconstruction: f64,
-    /// Its metric (triplet) term, unweighted.
-    pub metric: f64,
-    /// Discriminator's loss; 0 without one.
-    pub discriminator: f64,
-    /// Mean cosine between clean and perturbed embeddings of the batch.
-    pub cosine: f64,
-    /// Learning rate of the generator.
-    pub learning_rate: f64,
-    /// Seconds since training began.
-    pub seconds: f64,
 }
 
 /// One query, before and after the attack that the report shows.

@@ -5,7 +5,6 @@
 
 mod average_precision;
 mod error;
-mod metric;
 mod minp;
 mod protocol;
 mod rank_k;
@@ -16,7 +15,7 @@ mod search;
 
 pub use average_precision::average_precision;
 pub use error::RetrievalError;
-pub use metric::{Metric, MetricError};
+pub use crate::target::{Metric, MetricError};
 pub use minp::inverse_negative_penalty;
 pub use protocol::Relevance;
 pub use rank_k::found_within;

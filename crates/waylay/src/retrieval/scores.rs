@@ -15,7 +15,7 @@ use crate::target::Embeddings;
 const RECALL_AT: [usize; 4] = [1, 5, 10, 100];
 
 /// Means over the queries that have a match in the gallery; fractions in [0, 1], higher is better retrieval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Queries, with or without a match.
     pub queries: usize,

@@ -8,6 +8,7 @@ use super::augment::AugmentConfig;
 use super::discriminator::DiscriminatorKind;
 use super::generator::GeneratorConfig;
 use super::mining::Mining;
+use super::optimiser::OptimiserKind;
 
 /// A configuration as it is written down. Training takes only a [`CheckedConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ pub enum Schedule {
     Cosine,
 }
 
-/// Steps and the generator's optimiser (Adam, Kingma & Ba, arXiv:1412.6980).
+/// Steps and the generator's optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
@@ -85,8 +86,14 @@ pub struct TrainingConfig {
     pub steps: usize,
     /// Images per step; 1 to 1,024. Default 8.
     pub batch: usize,
-    /// The generator's highest learning rate; above 0, at most 1. Default 1e-3.
+    /// Which optimiser. Default `muon`.
+    pub optimiser: OptimiserKind,
+    /// Adam's highest learning rate; above 0, at most 1. Default 1e-3.
     pub learning_rate: f64,
+    /// Muon's highest learning rate; above 0, at most 1. Default 0.02.
+    pub muon_learning_rate: f64,
+    /// Muon's momentum; 0 to below 1. Default 0.95.
+    pub momentum: f64,
     /// Steps over which the learning rate rises from zero; 0 to `steps`. Default 0.
     pub warmup: usize,
     /// How it falls. Default `cosine`.
@@ -102,7 +109,10 @@ impl Default for TrainingConfig {
         Self {
             steps: 1_500,
             batch: 8,
+            optimiser: OptimiserKind::default(),
             learning_rate: 1e-3,
+            muon_learning_rate: 0.02,
+            momentum: 0.95,
             warmup: 0,
             schedule: Schedule::default(),
             beta_1: 0.5,
@@ -200,6 +210,8 @@ impl UaaGanConfig {
         count("training.steps", t.steps, 1, 1_000_000, "1 to 1,000,000")?;
         count("training.batch", t.batch, 1, 1024, "1 to 1,024")?;
         rate("training.learning_rate", t.learning_rate)?;
+        rate("training.muon_learning_rate", t.muon_learning_rate)?;
+        beta("training.momentum", t.momentum)?;
         count("training.warmup", t.warmup, 0, t.steps, "0 to `training.steps`")?;
         beta("training.beta_1", t.beta_1)?;
         beta("training.beta_2", t.beta_2)?;

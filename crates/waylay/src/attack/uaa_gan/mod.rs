@@ -10,6 +10,7 @@ mod file;
 mod generator;
 mod loss;
 mod mining;
+mod optimiser;
 mod train;
 
 use burn::tensor::Tensor;
@@ -26,6 +27,7 @@ pub use file::{GeneratorFile, GeneratorFileError};
 pub use generator::{Generator, GeneratorConfig, GeneratorKind};
 pub use loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
 pub use mining::{Mining, mine};
+pub use optimiser::OptimiserKind;
 pub use train::{StepLog, TrainError, Trained, train};
 
 /// A trained generator as an attack.

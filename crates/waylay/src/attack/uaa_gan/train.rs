@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::discriminator::Discriminator;
 use super::generator::{Generator, GeneratorKind, calibration};
 use super::loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
 use super::mining::mine;
+use super::optimiser::optimiser;
 use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
 use crate::image::ImageBatch;
 use crate::run::Progress;
@@ -108,8 +109,8 @@ pub fn train(
         &mut init,
         &device,
     );
-    let mut g_optimiser = adam(config.training.beta_1, config.training.beta_2);
-    let mut d_optimiser = adam(0.5, 0.999);
+    let mut g_optimiser = optimiser(&config.training, &g);
+    let mut d_optimiser = AdamConfig::new().with_beta_1(0.5).with_epsilon(1e-8).init();
     let mut deck = Deck::default();
     let mut log = Vec::with_capacity(config.training.steps);
 
@@ -170,11 +171,6 @@ pub fn train(
     }
     progress.end();
     Ok(Trained { generator: g.valid(), log, seconds: start.elapsed().as_secs_f64() })
-}
-
-/// Adam as PyTorch has it.
-fn adam(beta_1: f64, beta_2: f64) -> ModuleOptimizer {
-    AdamConfig::new().with_beta_1(beta_1 as f32).with_beta_2(beta_2 as f32).with_epsilon(1e-8).init()
 }
 
 /// What a look at some training images tells: statistics of the feature maps, and the unit of distances: 1 for cosine,

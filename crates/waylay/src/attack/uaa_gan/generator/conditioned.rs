@@ -1,6 +1,8 @@
 //! A decoder over the frozen target's own feature maps, from the smallest to the largest, joined by the image.
 //! Ours throughout: the maps tell the decoder what the network sees, so it need not learn that from few images.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -13,8 +15,8 @@ use crate::target::{Features, Tap, Target};
 /// One resolution of the decoder.
 #[derive(Module, Debug)]
 struct Stage {
-    /// Which tap of the target is joined here; none at an extra last stage.
-    tap: Option<usize>,
+    /// Which taps of the target are joined here; none at an extra last stage.
+    taps: Vec<usize>,
     size: [usize; 2],
     mean: Param<Tensor<1>>,
     deviation: Param<Tensor<1>>,
@@ -46,18 +48,15 @@ impl Conditioned {
         let (widths, blocks) = (&config.widths[skipped..], &config.blocks[skipped..]);
 
         let mut stages = Vec::new();
-        for (i, (tap, size)) in plan.into_iter().enumerate() {
-            let channels = tap.map(|t| target.taps()[t].size[0]);
-            let fixed = |value: f32| {
-                let values = TensorData::new(vec![value; channels.unwrap_or(1)], [channels.unwrap_or(1)]);
-                Param::from_tensor(Tensor::from_data(values, device)).set_require_grad(false)
-            };
+        for (i, (taps, size)) in plan.into_iter().enumerate() {
+            let channels: usize = taps.iter().map(|t| target.taps()[*t].size[0]).sum();
+            let project = (channels > 0).then(|| Conv::new([channels, widths[i]], 1, 1, 0, random, device));
             stages.push(Stage {
-                tap,
+                taps,
                 size,
-                mean: fixed(0.0),
-                deviation: fixed(1.0),
-                project: channels.map(|c| Conv::new([c, widths[i]], 1, 1, 0, random, device)),
+                mean: fixed(&vec![0.0; channels.max(1)], device),
+                deviation: fixed(&vec![1.0; channels.max(1)], device),
+                project,
                 up: (i > 0).then(|| Conv::new([widths[i - 1], widths[i]], 1, 1, 0, random, device)),
                 blocks: (0..blocks[i]).map(|_| Residual::new(widths[i], random, device)).collect(),
             });
@@ -76,15 +75,12 @@ impl Conditioned {
 
     /// Sets the mean and standard deviation per channel of each tap.
     pub fn calibrated(mut self, statistics: &[(Vec<f32>, Vec<f32>)], device: &Device) -> Self {
-        let fixed = |values: &[f32]| {
-            let data = TensorData::new(values.to_vec(), [values.len()]);
-            Tensor::<1>::from_data(data, device).set_require_grad(false)
-        };
-        for stage in &mut self.stages {
-            if let Some((mean, deviation)) = stage.tap.and_then(|t| statistics.get(t)) {
-                stage.mean = stage.mean.clone().map(|_| fixed(mean));
-                stage.deviation = stage.deviation.clone().map(|_| fixed(deviation));
-            }
+        for stage in self.stages.iter_mut().filter(|s| !s.taps.is_empty()) {
+            let known = || stage.taps.iter().filter_map(|t| statistics.get(*t));
+            let means: Vec<f32> = known().flat_map(|(mean, _)| mean.iter().copied()).collect();
+            let deviations: Vec<f32> = known().flat_map(|(_, deviation)| deviation.iter().copied()).collect();
+            stage.mean = fixed(&means, device);
+            stage.deviation = fixed(&deviations, device);
         }
         self
     }
@@ -101,8 +97,9 @@ impl Conditioned {
                     None => h.clone(),
                 },
             };
-            if let (Some(tap), Some(project)) = (stage.tap, &stage.project) {
-                sum = project.forward(stage.normalise(features.taps[tap].clone())) + sum;
+            if let Some(project) = &stage.project {
+                let maps = stage.taps.iter().map(|t| features.taps[*t].clone()).collect();
+                sum = project.forward(stage.normalise(Tensor::cat(maps, 1))) + sum;
             }
             if i + 1 == self.stages.len() {
                 sum = self.image.forward(pixel_unshuffle(x.clone(), self.factor)) + sum;
@@ -145,19 +142,27 @@ fn lift<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
     }
 }
 
-/// Stages from the smallest to the largest: taps no larger than `largest`, at most `stages` of them, and a last stage
-/// of exactly `largest` for the image. `None` where no tap fits.
-fn plan(taps: &[Tap], largest: [usize; 2], stages: usize) -> Option<Vec<(Option<usize>, [usize; 2])>> {
-    let fits = |t: &Tap| t.size[1] <= largest[0] && t.size[2] <= largest[1];
-    let mut chosen: Vec<(Option<usize>, [usize; 2])> =
-        taps.iter().enumerate().filter(|(_, t)| fits(t)).map(|(i, t)| (Some(i), [t.size[1], t.size[2]])).collect();
-    if chosen.is_empty() {
+/// A parameter that is stored but not trained.
+fn fixed(values: &[f32], device: &Device) -> Param<Tensor<1>> {
+    let tensor = Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
+    Param::from_tensor(tensor).set_require_grad(false)
+}
+
+/// Taps of one size together, from the smallest size to the largest: none larger than `largest`, at most `stages` sizes,
+/// and a last stage of exactly `largest` for the image. `None` where no tap fits.
+fn plan(taps: &[Tap], largest: [usize; 2], stages: usize) -> Option<Vec<(Vec<usize>, [usize; 2])>> {
+    let mut by_size: BTreeMap<(usize, [usize; 2]), Vec<usize>> = BTreeMap::new();
+    for (i, tap) in taps.iter().enumerate() {
+        let size = [tap.size[1], tap.size[2]];
+        if size[0] <= largest[0] && size[1] <= largest[1] {
+            by_size.entry((size[0] * size[1], size)).or_default().push(i);
+        }
+    }
+    if by_size.is_empty() {
         return None;
     }
-    chosen.sort_by_key(|(_, [h, w])| h * w);
-    if chosen.last().is_none_or(|(_, size)| *size != largest) {
-        chosen.push((None, largest));
-    }
+    by_size.entry((largest[0] * largest[1], largest)).or_default();
+    let mut chosen: Vec<_> = by_size.into_iter().map(|((_, size), taps)| (taps, size)).collect();
     // The smallest maps say least about where to draw: they go first.
     Some(chosen.split_off(chosen.len().saturating_sub(stages)))
 }
