@@ -1,6 +1,7 @@
 //! Attacks: each proposes a changed query; [`craft`] alone enforces the budget, [0, 1] and the 8-bit grid.
 
 mod budget;
+mod choice;
 mod craft;
 mod distance;
 mod fgsm;
@@ -17,6 +18,7 @@ use crate::target::onnx::OnnxError;
 use crate::target::{Metric, Target};
 
 pub use budget::{Epsilon, EpsilonError};
+pub use choice::{AttackChoice, AttackChoiceError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
 pub use fgsm::Fgsm;

@@ -6,7 +6,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Attack, AttackError, Scene, feature_distance};
+use super::{Attack, AttackChoice, AttackError, Scene, feature_distance};
 use crate::image::ImageBatch;
 
 /// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
@@ -60,7 +60,7 @@ pub struct Pgd {
 
 impl Attack for Pgd {
     fn name(&self) -> String {
-        format!("pgd-{}", self.config.steps)
+        AttackChoice::Pgd(self.config.steps).to_string()
     }
 
     fn label(&self) -> String {

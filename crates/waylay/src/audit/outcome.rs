@@ -109,8 +109,8 @@ pub struct AttackRow {
     pub linf_255: f64,
     /// Mean Euclidean norm of the change, in pixel units.
     pub l2: f64,
-    /// Mean peak signal-to-noise ratio in dB; 100 where nothing changed.
-    pub psnr_db: f64,
+    /// Mean peak signal-to-noise ratio in dB over images that changed; null where none did.
+    pub psnr_db: Option<f64>,
     /// Mean structural similarity.
     pub ssim: f64,
     /// Crafting time per image, in milliseconds.

@@ -3,5 +3,6 @@
 mod progress;
 mod seed;
 
+pub use burn::tensor::Device;
 pub use progress::{Progress, Silent};
 pub use seed::Seed;

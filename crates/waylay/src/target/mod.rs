@@ -7,6 +7,7 @@ mod embeddings;
 mod metric;
 pub mod onnx;
 pub mod preprocess;
+mod sample;
 
 use burn::tensor::{Device, Tensor};
 
@@ -14,6 +15,7 @@ use crate::image::ImageBatch;
 
 pub use embeddings::{EmbeddingError, Embeddings};
 pub use metric::{Metric, MetricError};
+pub use sample::sample_target;
 
 /// What a target computes for a batch of pixels.
 #[derive(Clone, Debug)]

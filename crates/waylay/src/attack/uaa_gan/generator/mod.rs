@@ -95,6 +95,11 @@ impl Generator {
         }
     }
 
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.num_params()
+    }
+
     /// Pixels `x` `[N, C, H, W]` and what the target computes of them → x̃ within `epsilon` and [0, 1].
     pub fn perturb(&self, x: Tensor<4>, features: &Features, epsilon: Epsilon) -> Tensor<4> {
         let centred = x.clone() * 2.0 - 1.0;

@@ -1,0 +1,76 @@
+//! `waylay attack`.
+
+use anyhow::Result;
+use serde_json::json;
+use waylay::attack::uaa_gan::UaaGan;
+use waylay::attack::{Attack, AttackChoice, Epsilon, Scene, craft};
+use waylay::dataset;
+use waylay::image::write_png;
+use waylay::quality;
+use waylay::run::{Device, OutputDir, Seed};
+use waylay::target::{Metric, Target};
+
+use super::audit::load_generator;
+use super::{announce, print};
+use crate::bar::Bar;
+use crate::cli::AttackArgs;
+use crate::exit::Usage;
+use crate::plan;
+
+pub fn run(args: AttackArgs, json: bool) -> Result<()> {
+    let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
+    let choice = match &args.attack {
+        Some(name) => name.parse()?,
+        None if args.generator.is_some() => AttackChoice::UaaGan,
+        None => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
+    };
+    let target = plan::target(&args.target)?;
+    let (attack, own_epsilon): (Box<dyn Attack>, Option<Epsilon>) = match (choice.build(), &args.generator) {
+        (Some(_), Some(_)) => return Err(Usage(format!("--generator is for uaa-gan, not for {choice}")).into()),
+        (Some(attack), None) => (attack, None),
+        (None, None) => return Err(Usage("uaa-gan needs --generator FILE; `waylay train` makes one".into()).into()),
+        (None, Some(path)) => {
+            let (facts, generator) = load_generator(path, &target, args.transfer)?;
+            let epsilon = facts.epsilon_255;
+            (Box::new(UaaGan { generator, config: facts.config }), Some(epsilon))
+        }
+    };
+    let epsilon = match (args.epsilon, own_epsilon) {
+        (Some(given), _) => Epsilon::from_255(given)?,
+        (None, Some(own)) => own,
+        (None, None) => Epsilon::from_255(8.0)?,
+    };
+    let items = dataset::read_unlabelled(&args.images)?;
+    let names = dataset::png_names(&items)?;
+    let out = OutputDir::create(&args.out, true)?;
+    announce(&target, Some(epsilon));
+    let clean = dataset::load(&items, target.input())?;
+    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.seed), device: Device::flex() };
+    let crafted = craft(attack.as_ref(), &clean, &scene, &Bar::default())?;
+    for (i, name) in names.iter().enumerate() {
+        write_png(&out.file(name)?, &crafted.images, i)?;
+    }
+    let quality = quality::measure(&clean, &crafted.images)?;
+    let summary = json!({
+        "attack": attack.name(),
+        "epsilon_255": epsilon.in_255(),
+        "images": clean.count(),
+        "ms_per_image": 1e3 * crafted.seconds / clean.count() as f64,
+        "linf_255": quality.linf_255,
+        "l2": quality.l2,
+        "psnr_db": quality.psnr_db,
+        "ssim": quality.ssim,
+        "out": args.out,
+    });
+    print(json, &summary, || {
+        format!(
+            "{}: {} images, {:.1} ms each, largest change {:.0}/255, SSIM {:.3}\nimages: {}",
+            attack.label(),
+            clean.count(),
+            1e3 * crafted.seconds / clean.count() as f64,
+            quality.linf_255,
+            quality.ssim,
+            args.out.display()
+        )
+    })
+}

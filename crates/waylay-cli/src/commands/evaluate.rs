@@ -1,0 +1,81 @@
+//! `waylay evaluate`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use waylay::run::Device;
+use serde_json::{Value, json};
+use waylay::dataset::{self, Item};
+use waylay::quality;
+use waylay::retrieval::{self, Relevance, Scores};
+use waylay::target::{Metric, Target};
+
+use super::{announce, print};
+use crate::cli::EvaluateArgs;
+use crate::exit::Usage;
+use crate::plan;
+
+pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
+    let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
+    let target = plan::target(&args.target)?;
+    let (clean_items, gallery_items) = (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
+    announce(&target, None);
+    let device = Device::flex();
+    let gallery = target.embed(&dataset::load(&gallery_items, target.input())?, &device)?;
+    let relevance = Relevance::by_identity(&identities(&clean_items), &identities(&gallery_items));
+    let clean = dataset::load(&clean_items, target.input())?;
+    let score = |images| -> Result<Scores> {
+        Ok(retrieval::evaluate(&target.embed(images, &device)?, &gallery, &relevance, metric)?.scores)
+    };
+    let mut result = BTreeMap::from([("metric", json!(metric)), ("clean", json!(score(&clean)?))]);
+    if let Some(folder) = &args.attacked {
+        let attacked_items = matching(&clean_items, dataset::read_folder(folder)?, folder)?;
+        let attacked = dataset::load(&attacked_items, target.input())?;
+        let quality = quality::measure(&clean, &attacked)?;
+        let mut row = json!(score(&attacked)?);
+        for (key, value) in [
+            ("linf_255", json!(quality.linf_255)),
+            ("l2", json!(quality.l2)),
+            ("psnr_db", json!(quality.psnr_db)),
+            ("ssim", json!(quality.ssim)),
+        ] {
+            row[key] = value;
+        }
+        result.insert("attacked", row);
+    }
+    print(json, &result, || {
+        let line = |name: &str, row: &Value| {
+            let percent = |key: &str| 100.0 * row[key].as_f64().unwrap_or(f64::NAN);
+            format!(
+                "{name:<9} rank-1 {:5.1} %  rank-5 {:5.1} %  mAP {:5.1} %  mINP {:5.1} %  ({} queries, {} without a match)",
+                percent("rank1"),
+                percent("rank5"),
+                percent("map"),
+                percent("minp"),
+                row["queries"],
+                row["without_match"]
+            )
+        };
+        let rows = ["clean", "attacked"].into_iter().filter_map(|name| Some(line(name, result.get(name)?)));
+        rows.collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn identities(items: &[Item]) -> Vec<&str> {
+    items.iter().map(|item| item.identity.as_str()).collect()
+}
+
+/// The attacked images in the order of the clean ones; names match without their extension.
+fn matching(clean: &[Item], attacked: Vec<Item>, folder: &std::path::Path) -> Result<Vec<Item>> {
+    let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
+    let mut by_stem: BTreeMap<String, Item> = attacked.into_iter().map(|item| (stem(&item.name), item)).collect();
+    clean
+        .iter()
+        .map(|item| {
+            by_stem.remove(&stem(&item.name)).ok_or_else(|| {
+                let text = format!("`{}` holds no attacked image for query `{}`", folder.display(), item.name);
+                Usage(text).into()
+            })
+        })
+        .collect()
+}

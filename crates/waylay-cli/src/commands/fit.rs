@@ -1,0 +1,90 @@
+//! `waylay fit`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use waylay::dataset::{self, FolderOptions, Split};
+use waylay::fit::{FitConfig, fit};
+use waylay::retrieval::{self, Relevance};
+use waylay::run::{Device, Seed, write_atomic};
+use waylay::target::onnx::{OnnxTarget, OpenOptions};
+use waylay::target::preprocess::Preset;
+use waylay::target::{Metric, Target};
+
+use super::print;
+use crate::bar::Bar;
+use crate::cli::FitArgs;
+use crate::exit::Usage;
+use crate::plan;
+
+/// Preprocessing that goes beside the model.
+const SIDECAR: &str = "# Pixels of 0 to 1 go in as they are.\npreset = \"none\"\n";
+
+pub fn run(args: FitArgs, json: bool) -> Result<()> {
+    let config: FitConfig = match &args.config {
+        None => FitConfig::default(),
+        Some(path) => toml::from_str(&plan::read(path)?)
+            .map_err(|e| Usage(format!("config `{}`: {}", path.display(), e.to_string().trim_end())))?,
+    };
+    let checked = config.clone().check().context("config")?;
+    let (items, sample): (_, Option<Split>) = match &args.train {
+        Some(folder) => {
+            let items = dataset::read_folder(folder)?;
+            dataset::check_one_size(&items, &FolderOptions { allow_mixed_sizes: args.resize })?;
+            (items, None)
+        }
+        None => {
+            let sample = dataset::sample()?;
+            (sample.train.clone(), Some(sample))
+        }
+    };
+    let channels = items.first().map_or(Ok(1), |item| item.read().map(|p| p.channels))?;
+    let images = dataset::load(&items, [channels, config.size, config.size])?;
+    let mut numbers = BTreeMap::new();
+    let labels: Vec<usize> = items
+        .iter()
+        .map(|item| {
+            let next = numbers.len();
+            *numbers.entry(item.identity.as_str()).or_insert(next)
+        })
+        .collect();
+    let fitted = fit(&checked, &images, &labels, Seed(args.seed), &Device::flex(), &Bar::default())?;
+
+    write_atomic(&args.out, &fitted.onnx)?;
+    write_atomic(&args.out.with_extension("toml"), SIDECAR.as_bytes())?;
+    let scores = sample.map(|sample| held_out(&fitted.onnx, &sample)).transpose()?;
+    let digest: String = Sha256::digest(&fitted.onnx).iter().map(|b| format!("{b:02x}")).collect();
+    let record = json!({
+        "command": format!("waylay fit --seed {} --out {}", args.seed, args.out.display()),
+        "seed": args.seed,
+        "config": config,
+        "images": items.len(),
+        "identities": numbers.len(),
+        "first_loss": fitted.losses.first(),
+        "last_loss": fitted.losses.last(),
+        "held_out": scores,
+        "sha256": digest,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    write_atomic(&args.out.with_extension("json"), (serde_json::to_string_pretty(&record)? + "\n").as_bytes())?;
+    print(json, &record, || {
+        let scores = scores.as_ref().map_or_else(String::new, |s| {
+            format!("; queries of identities it never saw: rank-1 {:.1} %, mAP {:.1} %", 100.0 * s.rank1, 100.0 * s.map)
+        });
+        format!("{} images of {} identities{scores}\nmodel: {}", items.len(), numbers.len(), args.out.display())
+    })
+}
+
+/// Retrieval on the sample's queries, none of whose identities the network was trained on.
+fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
+    let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+    let target = OnnxTarget::from_bytes("fitted", onnx, options)?;
+    let embed = |items: &[dataset::Item]| -> Result<_> {
+        Ok(target.embed(&dataset::load(items, target.input())?, &Device::flex())?)
+    };
+    let names = |items: &[dataset::Item]| items.iter().map(|i| i.identity.clone()).collect::<Vec<_>>();
+    let relevance = Relevance::by_identity(&names(&sample.query), &names(&sample.gallery));
+    Ok(retrieval::evaluate(&embed(&sample.query)?, &embed(&sample.gallery)?, &relevance, Metric::Cosine)?.scores)
+}

@@ -1,0 +1,40 @@
+//! One command per file; each is thin: check what was typed, call the library, say what came out.
+
+pub mod ablate;
+pub mod attack;
+pub mod audit;
+pub mod embed;
+pub mod evaluate;
+pub mod fetch;
+pub mod fit;
+pub mod inspect;
+pub mod train;
+
+use anyhow::Result;
+use serde::Serialize;
+use waylay::attack::Epsilon;
+use waylay::target::Target;
+use waylay::target::onnx::OnnxTarget;
+
+/// Prints `value` as JSON, or what `text` says.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        println!("{}", text().trim_end());
+    }
+    Ok(())
+}
+
+/// Says what is run, before it runs.
+fn announce(target: &OnnxTarget, epsilon: Option<Epsilon>) {
+    let [channels, height, width] = target.input();
+    eprintln!("target: {} ({channels} x {height} x {width} pixels -> {} dimensions)", target.name(), target.dim());
+    eprintln!("preprocessing: {}", target.preprocess());
+    if let Some(batch) = target.fixed_batch() {
+        eprintln!("the model takes batches of {batch} only: larger ones are looped over");
+    }
+    if let Some(epsilon) = epsilon {
+        eprintln!("budget: {}/255 = {:.5} of the pixel range", epsilon.in_255(), epsilon.in_pixels());
+    }
+}

@@ -1,0 +1,59 @@
+//! `waylay train`.
+
+use anyhow::Result;
+use serde_json::json;
+use waylay::attack::Scene;
+use waylay::attack::uaa_gan;
+use waylay::audit::write_generator;
+use waylay::dataset;
+use waylay::run::{Device, OutputDir, Seed};
+use waylay::target::Target;
+
+use super::{announce, print};
+use crate::bar::Bar;
+use crate::cli::TrainArgs;
+use crate::exit::Usage;
+use crate::plan;
+
+pub fn run(args: TrainArgs, json: bool) -> Result<()> {
+    let (epsilon, metric) = plan::scene(&args.scene)?;
+    let config = plan::uaa_gan(&args.uaa_gan, args.target.target.is_none(), false)?;
+    let target = plan::target(&args.target)?;
+    let items = match (&args.train, &args.target.target) {
+        (Some(folder), Some(_)) => dataset::read_unlabelled(folder)?,
+        (None, None) => dataset::sample()?.train,
+        (None, Some(_)) => return Err(Usage("--target needs images to learn from: --train DIR".into()).into()),
+        (Some(_), None) => return Err(Usage("images of your own need a model: --target FILE".into()).into()),
+    };
+    let out = OutputDir::create(&args.out, true)?;
+    let existing = args.out.join("generator.safetensors");
+    if existing.exists() && !args.force {
+        return Err(Usage(format!("`{}` exists; need --force to overwrite it", existing.display())).into());
+    }
+    announce(&target, Some(epsilon));
+    let images = dataset::load(&items, target.input())?;
+    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: Device::flex() };
+    let trained = uaa_gan::train(&config, &images, &scene, &Bar::default())?;
+    write_generator(&trained, &config, &scene, &out)?;
+    let last = trained.log.last().cloned().unwrap_or_default();
+    let summary = json!({
+        "generator": existing,
+        "target": target.name(),
+        "epsilon_255": epsilon.in_255(),
+        "images": images.count(),
+        "steps": trained.log.len(),
+        "seconds": trained.seconds,
+        "last": last,
+    });
+    print(json, &summary, || {
+        format!(
+            "trained {} steps on {} images in {:.1} s; cosine between clean and perturbed at the end {:.3}\n\
+             generator: {}",
+            trained.log.len(),
+            images.count(),
+            trained.seconds,
+            last.cosine,
+            existing.display()
+        )
+    })
+}

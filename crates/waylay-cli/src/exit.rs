@@ -1,0 +1,86 @@
+//! Exit codes, as documented in `waylay --help` and docs/command-line.md.
+
+use std::process::ExitCode;
+
+use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
+use waylay::attack::{AttackChoiceError, EpsilonError};
+use waylay::dataset::DatasetError;
+use waylay::image::ReadError;
+use waylay::run::{OutputError, WriteError};
+use waylay::target::onnx::OnnxError;
+use waylay::target::preprocess::PreprocessError;
+
+use crate::commands::fetch::FetchError;
+
+/// Everything went well.
+pub const SUCCESS: ExitCode = ExitCode::SUCCESS;
+
+/// What a command line asks for does not make sense; clap itself uses the same code.
+const USAGE: u8 = 2;
+/// Images or folders cannot be used.
+const DATA: u8 = 3;
+/// A model, its preprocessing or a generator cannot be used.
+const MODEL: u8 = 4;
+/// Output cannot be written.
+const OUTPUT: u8 = 5;
+/// `inspect --verify` found a difference above the tolerance.
+const MISMATCH: u8 = 6;
+/// Something could not be fetched.
+const FETCH: u8 = 7;
+/// Anything else.
+const OTHER: u8 = 1;
+
+/// The list for `--help`.
+pub const HELP: &str = "Exit codes:
+  0  success
+  1  anything not listed here
+  2  the command line or a configuration does not make sense
+  3  images or folders cannot be used
+  4  the model, its preprocessing or a generator cannot be used
+  5  output cannot be written
+  6  `inspect --verify` found a difference above the tolerance
+  7  something could not be fetched";
+
+/// A wish that cannot be fulfilled as written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// A verification that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Mismatch(pub String);
+
+/// The error and its causes in one sentence, each said once.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !parts.last().is_some_and(|last| last.ends_with(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+/// The code for the deepest cause that has one.
+pub fn code(error: &anyhow::Error) -> ExitCode {
+    let of = |cause: &(dyn std::error::Error + 'static)| {
+        if cause.is::<Usage>() || cause.is::<EpsilonError>() || cause.is::<ConfigError>() || cause.is::<AttackChoiceError>() {
+            Some(USAGE)
+        } else if cause.is::<DatasetError>() || cause.is::<ReadError>() {
+            Some(DATA)
+        } else if cause.is::<OnnxError>() || cause.is::<PreprocessError>() || cause.is::<GeneratorFileError>() {
+            Some(MODEL)
+        } else if cause.is::<OutputError>() || cause.is::<WriteError>() {
+            Some(OUTPUT)
+        } else if cause.is::<Mismatch>() {
+            Some(MISMATCH)
+        } else if cause.is::<FetchError>() {
+            Some(FETCH)
+        } else {
+            None
+        }
+    };
+    ExitCode::from(error.chain().filter_map(of).next_back().unwrap_or(OTHER))
+}

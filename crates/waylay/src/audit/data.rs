@@ -1,0 +1,100 @@
+//! What the report says of the images, the files, and the limits of what was done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use super::AuditPlan;
+use super::outcome::{DataFacts, SetFacts};
+use crate::attack::AttackChoice;
+use crate::dataset::{Item, Split};
+use crate::image::ImageBatch;
+use crate::run::OutputDir;
+
+/// Sizes, identities and hash of the images; `trained` says whether the generator was trained on the train set now.
+pub fn facts(split: &Split, queries: &ImageBatch, gallery: &ImageBatch, trained: bool) -> DataFacts {
+    let mut hash = Sha256::new();
+    for (items, images) in [(&split.query, queries), (&split.gallery, gallery)] {
+        for (i, item) in items.iter().enumerate() {
+            hash.update(item.name.as_bytes());
+            let levels: Vec<u8> = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
+            hash.update(&levels);
+        }
+    }
+    DataFacts {
+        name: split.name.clone(),
+        train: set(&split.train),
+        query: set(&split.query),
+        gallery: set(&split.gallery),
+        disjoint: disjoint(split, trained),
+        sha256: hex(&hash.finalize()),
+    }
+}
+
+fn set(items: &[Item]) -> SetFacts {
+    let names = identities(items);
+    SetFacts { images: items.len(), identities: (!names.is_empty()).then_some(names.len()) }
+}
+
+fn identities(items: &[Item]) -> BTreeSet<&str> {
+    items.iter().map(|item| item.identity.as_str()).filter(|name| !name.is_empty()).collect()
+}
+
+fn disjoint(split: &Split, trained: bool) -> String {
+    let (train, query) = (identities(&split.train), identities(&split.query));
+    let shared = train.intersection(&query).count();
+    match (trained, train.is_empty(), shared) {
+        (false, ..) => "No generator was trained in this run.".into(),
+        (true, true, _) => "The training images carry no identities, so whether some of them show a queried identity \
+                            is not known; their labels are not used."
+            .into(),
+        (true, false, 0) => format!(
+            "The generator was trained on images of {} identities, without their labels; none of the {} queried \
+             identities is among them.",
+            train.len(),
+            query.len()
+        ),
+        (true, false, n) => format!("{n} of the {} queried identities are also in the training images.", query.len()),
+    }
+}
+
+/// SHA-256 of the files that this run left beside the report.
+pub fn hashes(out: &OutputDir) -> BTreeMap<String, String> {
+    ["generator.safetensors", "generator.toml", "training.jsonl"]
+        .into_iter()
+        .filter_map(|name| {
+            let bytes = std::fs::read(out.path().join(name)).ok()?;
+            Some((name.to_owned(), hex(&Sha256::digest(bytes))))
+        })
+        .collect()
+}
+
+/// The limits of this audit, one sentence each.
+pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
+    let mut limits = vec![
+        format!(
+            "Only changes of at most {}/255 per pixel (L∞) were tried; larger, localised or geometric changes, such as \
+             patches, crops and rotations, were not.",
+            plan.epsilon.in_255()
+        ),
+        "Only the query was changed; an attacker who can put images into the gallery was not tried.".into(),
+        "Every attack knew the target's weights or trained against them; attacks that only see search results were \
+         not tried."
+            .into(),
+        "Images were attacked at the target's own input size and saved without loss; recompression and resizing on \
+         the way to the system were not tried."
+            .into(),
+        "One metric, one seed and one split were used; repeat with other seeds to see the spread.".into(),
+    ];
+    if !plan.attacks.contains(&AttackChoice::UaaGan) {
+        limits.push("UAA-GAN was not run.".into());
+    }
+    if plan.quick {
+        limits.push("This was a quick run with few queries and training steps: the numbers are no verdict.".into());
+    }
+    limits
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
