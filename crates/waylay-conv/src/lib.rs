@@ -1,50 +1,90 @@
-//! Fast CPU convolution, forward and backward, for Burn's flex backend.
+//! Fast CPU convolution, forward and backward, for Burn's flex backend; on any other device, Burn's own.
+//!
+//! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
+//! the same bits.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+mod autodiff;
+mod backend;
+mod depthwise;
+mod gemm;
 mod gemm_slice;
+mod general;
+mod im2col;
+mod norm;
+mod options;
+mod prelu;
+mod scratch;
+mod simd;
+mod stock;
+#[cfg(test)]
+mod tests;
+mod window;
 
-use burn::tensor::Tensor;
+use burn::backend::{Dispatch, DispatchDevice};
+use burn::tensor::{DType, Tensor};
 
-pub use gemm_slice::matmul_transposed;
-
-/// How a 2-D convolution moves over its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConvOptions {
-    /// Step down and across.
-    pub stride: [usize; 2],
-    /// Zeros added at the top, left, bottom and right.
-    pub padding: [usize; 4],
-    /// Distance between the kernel's taps, down and across.
-    pub dilation: [usize; 2],
-    /// Groups that channels are divided into.
-    pub groups: usize,
-}
-
-impl Default for ConvOptions {
-    fn default() -> Self {
-        Self { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 }
-    }
-}
+use crate::backend::ConvBackend;
+pub use crate::gemm_slice::matmul_transposed;
+pub use crate::options::ConvOptions;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
 /// differentiable in all three.
+///
+/// # Panics
+/// Where [`ConvOptions::output_shape`] gives `None`, and if `bias` does not have one value per output channel.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<4> {
-    let [top, left, bottom, right] = options.padding;
-    let padded = burn::tensor::ops::PaddedConvOptions::asymmetric(
-        options.stride,
-        [top, left],
-        [bottom, right],
-        options.dilation,
-        options.groups,
-    );
-    burn::tensor::module::conv2d(x, weight, bias, padded)
+    if !(has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels)) {
+        return stock::conv2d(x, weight, bias, options);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::fast_conv2d_with_bias(x, weight, bias.into_dispatch(), options),
+        None => Dispatch::fast_conv2d(x, weight, options),
+    })
 }
 
 /// Normalises each channel of each image of `x` `[N, C, H, W]` to mean 0 and variance 1 (biased, plus `epsilon`),
-/// then scales by `gamma` `[C]` and shifts by `beta` `[C]`.
+/// then scales by `gamma` `[C]` and shifts by `beta` `[C]`. Differentiable in all three.
+///
+/// # Panics
+/// If `gamma` or `beta` does not have one value per channel.
 pub fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<4> {
-    let [_, c, _, _] = x.dims();
-    let mean = x.clone().mean_dim(3).mean_dim(2);
-    let centred = x - mean;
-    let variance = centred.clone().powi_scalar(2).mean_dim(3).mean_dim(2);
-    centred / (variance + epsilon).sqrt() * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1])
+    let [_, channels, h, w] = x.dims();
+    assert_eq!(gamma.dims(), [channels], "instance_norm: one scale per channel");
+    assert_eq!(beta.dims(), [channels], "instance_norm: one shift per channel");
+    if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || channels * h * w == 0 {
+        return stock::instance_norm(x, gamma, beta, epsilon);
+    }
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon))
+}
+
+/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `alpha`: a slope per channel `[C]`, or one for all
+/// `[1]`. Differentiable in both.
+///
+/// # Panics
+/// If `alpha` has neither 1 value nor one per channel.
+pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
+    let [_, channels, h, w] = x.dims();
+    let [slopes] = alpha.dims();
+    assert!(slopes == 1 || slopes == channels, "prelu: {slopes} slopes; need 1 or {channels}");
+    if !(has_kernels(&x) && has_kernels(&alpha)) || channels * h * w == 0 {
+        return stock::prelu(x, alpha);
+    }
+    Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
+}
+
+/// Whether the kernels of this crate can take a tensor: `f32` on the flex backend.
+fn has_kernels<const D: usize>(tensor: &Tensor<D>) -> bool {
+    fn is_flex(device: &DispatchDevice) -> bool {
+        match device {
+            DispatchDevice::Flex(_) => true,
+            DispatchDevice::Autodiff(device) => is_flex(&device.clone().inner()),
+            #[allow(unreachable_patterns)] // Burn features decide which other devices there are.
+            _ => false,
+        }
+    }
+    tensor.dtype() == DType::F32 && is_flex(tensor.device().as_dispatch())
 }

@@ -1,0 +1,134 @@
+//! The operations recorded for automatic differentiation.
+//!
+//! A backward pass computes only the gradients whose inputs are tracked, and keeps only the inputs that those need.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex, TensorMetadata};
+
+use crate::backend::{self, ConvBackend, dims};
+use crate::options::{ConvOptions, Geometry};
+
+type Tracked = FloatTensor<Autodiff<Flex>>;
+
+/// What a convolution keeps: its sizes, its input where the weight is tracked, its weight where the input is.
+type Kept = (Geometry, Option<FlexTensor>, Option<FlexTensor>);
+
+fn keep(x: &Tracked, weight: &Tracked, options: ConvOptions) -> Kept {
+    let g = Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options);
+    let kept_x = weight.is_tracked().then(|| x.primitive().clone());
+    let kept_weight = x.is_tracked().then(|| weight.primitive().clone());
+    (g, kept_x, kept_weight)
+}
+
+/// Backward pass of a convolution with a bias as third input, if it has three.
+#[derive(Debug)]
+struct Conv2d;
+
+impl<const N: usize> Backward<Flex, N> for Conv2d {
+    type State = Kept;
+
+    fn backward(self, ops: Ops<Kept, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (g, x, weight) = ops.state;
+        for (place, node) in ops.parents.into_iter().enumerate() {
+            let Some(node) = node else { continue };
+            let value = match (place, &x, &weight) {
+                (0, _, Some(weight)) => backend::conv2d_input_gradient(&g, weight.clone(), gradient.clone()),
+                (1, Some(x), _) => backend::conv2d_weight_gradient(&g, x.clone(), gradient.clone()),
+                _ => backend::conv2d_bias_gradient(&g, gradient.clone()),
+            };
+            grads.register::<Flex>(node.id, value);
+        }
+    }
+}
+
+/// Backward pass of an instance normalisation; keeps the input, the scale and epsilon.
+#[derive(Debug)]
+struct InstanceNorm;
+
+impl Backward<Flex, 3> for InstanceNorm {
+    type State = (FlexTensor, FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (x, gamma, epsilon) = ops.state;
+        let values = backend::instance_norm_gradients(x, gamma, epsilon, gradient);
+        for (node, value) in ops.parents.into_iter().zip(values) {
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, value);
+            }
+        }
+    }
+}
+
+/// Backward pass of a parametric rectifier; keeps both inputs.
+#[derive(Debug)]
+struct Prelu;
+
+impl Backward<Flex, 2> for Prelu {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (x, alpha) = ops.state;
+        let [x_node, alpha_node] = ops.parents;
+        if let Some(node) = alpha_node {
+            let slopes = alpha.shape().num_elements();
+            grads.register::<Flex>(
+                node.id,
+                backend::prelu_slope_gradient(x.clone(), slopes, gradient.clone()),
+            );
+        }
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, backend::prelu_input_gradient(x, alpha, gradient));
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
+    fn fast_conv2d(x: Tracked, weight: Tracked, options: ConvOptions) -> Tracked {
+        let nodes = [x.node(), weight.node()];
+        let kept = keep(&x, &weight, options);
+        let output = Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), options);
+        match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(kept, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_conv2d_with_bias(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let kept = keep(&x, &weight, options);
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let output = Flex::fast_conv2d_with_bias(x, weight, bias, options);
+        match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(kept, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_instance_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f64) -> Tracked {
+        let nodes = [x.node(), gamma.node(), beta.node()];
+        let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+        let output = Flex::fast_instance_norm(x.clone(), gamma.clone(), beta, epsilon);
+        match InstanceNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_prelu(x: Tracked, alpha: Tracked) -> Tracked {
+        let nodes = [x.node(), alpha.node()];
+        let (x, alpha) = (x.into_primitive(), alpha.into_primitive());
+        let output = Flex::fast_prelu(x.clone(), alpha.clone());
+        match Prelu.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, alpha), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+}

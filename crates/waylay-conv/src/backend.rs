@@ -1,0 +1,149 @@
+//! The operations as an extension of Burn: their kernels on the flex backend.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
+use burn::tensor::TensorData;
+
+use crate::norm::{self, Planes};
+use crate::options::{ConvOptions, Geometry};
+use crate::{depthwise, general, prelu};
+
+/// Operations with kernels of their own; every tensor holds `f32`.
+#[backend_extension(Flex, Autodiff)]
+pub trait ConvBackend: Backend {
+    /// See [`crate::conv2d`]; without a bias.
+    fn fast_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: ConvOptions,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::conv2d`]; with a bias. (Extensions cannot take optional tensors.)
+    fn fast_conv2d_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: ConvOptions,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::instance_norm`].
+    fn fast_instance_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::prelu`].
+    fn fast_prelu(x: FloatTensor<Self>, alpha: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl ConvBackend for Flex {
+    fn fast_conv2d(x: FlexTensor, weight: FlexTensor, options: ConvOptions) -> FlexTensor {
+        conv2d(x, weight, None, options)
+    }
+
+    fn fast_conv2d_with_bias(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        options: ConvOptions,
+    ) -> FlexTensor {
+        conv2d(x, weight, Some(bias), options)
+    }
+
+    fn fast_instance_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> FlexTensor {
+        let shape = dims(&x);
+        let (x, gamma, beta) = (Values::of(x), Values::of(gamma), Values::of(beta));
+        tensor(norm::forward(planes(shape, epsilon), x.slice(), gamma.slice(), beta.slice()), shape)
+    }
+
+    fn fast_prelu(x: FlexTensor, alpha: FlexTensor) -> FlexTensor {
+        let shape @ [_, channels, h, w] = dims(&x);
+        let (x, alpha) = (Values::of(x), Values::of(alpha));
+        tensor(prelu::forward(x.slice(), alpha.slice(), channels, h * w), shape)
+    }
+}
+
+fn conv2d(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, options: ConvOptions) -> FlexTensor {
+    let g = Geometry::expect(dims(&x), dims(&weight), options);
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    assert!(bias.is_none_or(|bias| bias.len() == g.out_channels), "conv2d: one bias per output channel");
+    let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
+    tensor(kernel(&g, x.slice(), weight.slice(), bias), [g.images, g.out_channels, g.output[0], g.output[1]])
+}
+
+/// Gradient of the input of a convolution.
+pub(crate) fn conv2d_input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let (weight, gradient) = (Values::of(weight), Values::of(gradient));
+    let kernel = if g.is_depthwise() { depthwise::input_gradient } else { general::input_gradient };
+    tensor(kernel(g, weight.slice(), gradient.slice()), [g.images, g.in_channels, g.input[0], g.input[1]])
+}
+
+/// Gradient of the weight of a convolution.
+pub(crate) fn conv2d_weight_gradient(g: &Geometry, x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let (x, gradient) = (Values::of(x), Values::of(gradient));
+    let kernel = if g.is_depthwise() { depthwise::weight_gradient } else { general::weight_gradient };
+    tensor(kernel(g, x.slice(), gradient.slice()), [g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])
+}
+
+/// Gradient of the bias of a convolution.
+pub(crate) fn conv2d_bias_gradient(g: &Geometry, gradient: FlexTensor) -> FlexTensor {
+    let sums = norm::channel_sums(Values::of(gradient).slice(), g.out_channels, g.output_area());
+    tensor(sums, [g.out_channels])
+}
+
+/// Gradients of the input, the scale and the shift of an instance normalisation.
+pub(crate) fn instance_norm_gradients(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    epsilon: f64,
+    gradient: FlexTensor,
+) -> [FlexTensor; 3] {
+    let shape @ [_, channels, ..] = dims(&x);
+    let (x, gamma, gradient) = (Values::of(x), Values::of(gamma), Values::of(gradient));
+    let gradients = norm::backward(planes(shape, epsilon), x.slice(), gamma.slice(), gradient.slice());
+    [tensor(gradients.x, shape), tensor(gradients.gamma, [channels]), tensor(gradients.beta, [channels])]
+}
+
+/// Gradient of the input of a parametric rectifier.
+pub(crate) fn prelu_input_gradient(x: FlexTensor, alpha: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let shape @ [_, channels, h, w] = dims(&x);
+    let (x, alpha, gradient) = (Values::of(x), Values::of(alpha), Values::of(gradient));
+    tensor(prelu::input_gradient(x.slice(), alpha.slice(), gradient.slice(), channels, h * w), shape)
+}
+
+/// Gradient of the slopes of a parametric rectifier.
+pub(crate) fn prelu_slope_gradient(x: FlexTensor, slopes: usize, gradient: FlexTensor) -> FlexTensor {
+    let [_, channels, h, w] = dims(&x);
+    let (x, gradient) = (Values::of(x), Values::of(gradient));
+    tensor(prelu::slope_gradient(x.slice(), gradient.slice(), channels, h * w, slopes), [slopes])
+}
+
+/// Shape of a tensor of four dimensions.
+pub(crate) fn dims(tensor: &FlexTensor) -> [usize; 4] {
+    tensor.shape().dims()
+}
+
+fn planes([_, channels, h, w]: [usize; 4], epsilon: f64) -> Planes {
+    Planes { channels, area: h * w, epsilon }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// A tensor whose values lie in one piece.
+struct Values(FlexTensor);
+
+impl Values {
+    fn of(tensor: FlexTensor) -> Self {
+        Self(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() })
+    }
+
+    fn slice(&self) -> &[f32] {
+        self.0.as_slice().expect("a contiguous f32 tensor")
+    }
+}

@@ -1,0 +1,108 @@
+//! Loops compiled for several instruction sets, and a few of those loops.
+
+/// Compiles a function for AVX-512, for AVX2 and for any processor, and calls the best that this one can run.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $out)? {
+            #[inline(always)]
+            fn plain($($arg: $ty),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                if $crate::simd::has_avx512() {
+                    // SAFETY: the processor has just been found to have these features.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if $crate::simd::has_avx2() {
+                    // SAFETY: the processor has just been found to have these features.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && has_avx2()
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Values summed side by side before they are added up.
+pub(crate) const LANES: usize = 16;
+/// Values summed in single precision before the sum is carried on in double.
+const BLOCK: usize = 64 * LANES;
+
+vectorised! {
+    /// Sum of `values`.
+    pub(crate) fn sum(values: &[f32]) -> f64 {
+        reduce(values, values, |a, _| a)
+    }
+}
+
+vectorised! {
+    /// Sum of the squared differences of `values` from `centre`.
+    pub(crate) fn squares(values: &[f32], centre: f32) -> f64 {
+        reduce(values, values, |a, _| (a - centre) * (a - centre))
+    }
+}
+
+/// Sum of `term` over pairs: in [`LANES`] single-precision lanes within a block, in double across blocks.
+#[inline(always)]
+pub(crate) fn reduce(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
+    let mut total = 0.0;
+    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+        let mut lanes = [0.0_f32; LANES];
+        let (whole_a, rest_a) = a.as_chunks::<LANES>();
+        let (whole_b, rest_b) = b.as_chunks::<LANES>();
+        for (a, b) in whole_a.iter().zip(whole_b) {
+            for lane in 0..LANES {
+                lanes[lane] += term(a[lane], b[lane]);
+            }
+        }
+        let rest: f32 = rest_a.iter().zip(rest_b).map(|(&a, &b)| term(a, b)).sum();
+        total += f64::from(lanes.iter().sum::<f32>() + rest);
+    }
+    total
+}
+
+vectorised! {
+    /// Adds `source` to `target`.
+    pub(crate) fn add(target: &mut [f32], source: &[f32]) {
+        for (target, source) in target.iter_mut().zip(source) {
+            *target += source;
+        }
+    }
+}
+
+vectorised! {
+    /// Every second value of `source`, from the first on.
+    pub(crate) fn every_second(target: &mut [f32], source: &[f32]) {
+        let (pairs, rest) = source.as_chunks::<2>();
+        for (target, pair) in target.iter_mut().zip(pairs) {
+            *target = pair[0];
+        }
+        if let (Some(last), Some(value)) = (target.get_mut(pairs.len()), rest.first()) {
+            *last = *value;
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The operations in Burn's own terms: for devices without kernels of ours, and what ours are tested against.
+
+use burn::tensor::Tensor;
+use burn::tensor::ops::ConvOptions as BurnOptions;
+
+use crate::options::ConvOptions;
+
+pub(crate) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions,
+) -> Tensor<4> {
+    let ConvOptions { stride, padding: [top, left, bottom, right], dilation, groups } = options;
+    let padding = [(top, bottom), (left, right)];
+    let options = BurnOptions::new_with_padding(stride, padding, dilation, groups);
+    burn::tensor::module::conv2d(x, weight, bias, options)
+}
+
+pub(crate) fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<4> {
+    let [_, c, _, _] = x.dims();
+    let mean = x.clone().mean_dim(3).mean_dim(2);
+    let centred = x - mean;
+    let variance = centred.clone().powi_scalar(2).mean_dim(3).mean_dim(2);
+    centred / (variance + epsilon).sqrt() * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1])
+}
+
+pub(crate) fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
+    let [slopes] = alpha.dims();
+    x.clone().clamp_min(0.0) + x.clamp_max(0.0) * alpha.reshape([1, slopes, 1, 1])
+}

@@ -1,0 +1,76 @@
+//! Parts of one buffer that several threads write at once.
+
+use std::marker::PhantomData;
+
+/// A buffer that tasks write to at places that never overlap.
+pub(crate) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `Shared` hands out parts only through `window`, whose callers promise that parts in use at the same time
+// do not overlap; `f32` may be written from any thread.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub fn new(buffer: &'a mut [f32]) -> Self {
+        Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// Rows of `columns` values, `stride` apart, from `start` on. Panics if they leave the buffer.
+    ///
+    /// # Safety
+    /// While the window lives, no other window may hold any of its values.
+    pub unsafe fn window(&self, start: usize, rows: usize, columns: usize, stride: usize) -> Window<'_> {
+        assert_inside(self.len, start, rows, columns, stride);
+        // SAFETY: `start` is at most `len`, as just checked.
+        let start = unsafe { self.start.add(start) };
+        Window { start, rows, columns, stride, buffer: PhantomData }
+    }
+}
+
+/// A matrix inside a buffer, exclusively borrowed: its rows are contiguous and a fixed distance apart.
+pub(crate) struct Window<'a> {
+    start: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Window<'a> {
+    /// All of `buffer` as rows of `columns` values.
+    pub fn of(buffer: &'a mut [f32], columns: usize) -> Self {
+        let rows = buffer.len().checked_div(columns).unwrap_or(0);
+        Self { start: buffer.as_mut_ptr(), rows, columns, stride: columns, buffer: PhantomData }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.start
+    }
+
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: rows lie inside the buffer (checked on creation) and are borrowed exclusively through `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
+    }
+}
+
+/// Panics unless `rows` rows of `columns` values, `stride` apart, fit between `start` and `len` without overlapping.
+pub(crate) fn assert_inside(len: usize, start: usize, rows: usize, columns: usize, stride: usize) {
+    let end = if rows == 0 { start } else { start + (rows - 1) * stride + columns };
+    assert!(end <= len && (rows <= 1 || columns <= stride), "window leaves its buffer");
+}
