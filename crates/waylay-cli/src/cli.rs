@@ -234,12 +234,10 @@ pub struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub struct FitArgs {
-    /// Labelled images, one folder per identity; the embedded sample's training images where left out
+    /// Labelled images, one folder per identity, all resized to the network's input; the embedded sample's training
+    /// images where left out
     #[arg(long, value_name = "DIR")]
     pub train: Option<PathBuf>,
-    /// Take images of different sizes
-    #[arg(long)]
-    pub resize: bool,
     /// TOML file with any of: size, widths, dim, steps, batch, learning_rate, temperature
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use waylay::dataset::{self, FolderOptions, Split};
+use waylay::dataset::{self, Split};
 use waylay::fit::{FitConfig, fit};
 use waylay::retrieval::{self, Relevance};
 use waylay::run::{Device, Seed, write_atomic};
@@ -30,11 +30,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
     };
     let checked = config.clone().check().context("config")?;
     let (items, sample): (_, Option<Split>) = match &args.train {
-        Some(folder) => {
-            let items = dataset::read_folder(folder)?;
-            dataset::check_one_size(&items, &FolderOptions { allow_mixed_sizes: args.resize })?;
-            (items, None)
-        }
+        Some(folder) => (dataset::read_folder(folder)?, None),
         None => {
             let sample = dataset::sample()?;
             (sample.train.clone(), Some(sample))

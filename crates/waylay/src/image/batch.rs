@@ -32,6 +32,12 @@ pub enum ImageError {
         /// Size that differs.
         found: [usize; 3],
     },
+    /// A picture is neither gray nor RGB.
+    #[error("an image of {found} channels; need 1 (gray) or 3 (RGB)")]
+    Channels {
+        /// Number of channels.
+        found: usize,
+    },
     /// A dimension is zero.
     #[error("a batch of shape {shape:?}; every dimension must be at least 1")]
     Empty {

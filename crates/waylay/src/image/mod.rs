@@ -1,7 +1,10 @@
 //! Images: checked batches of pixels, and files in and out.
 
 mod batch;
+mod convert;
 pub mod io;
+mod jpeg;
+mod resize;
 
 pub use batch::{ImageBatch, ImageError};
-pub use io::Picture;
+pub use io::{ImageWriteError, Picture, ReadError, write_png};
