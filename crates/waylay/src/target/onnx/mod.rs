@@ -1,7 +1,174 @@
-//! Placeholder.
-use thiserror::Error;
+//! Any network in an ONNX file as a [`Target`]: decoded, checked, folded, and run on Burn with gradients.
+//!
+//! ```text
+//! bytes ─ proto ─► graph ─ fold ─► network ─ load ─► OnnxTarget
+//!         decode   check   once    run       sizes   pixels to embeddings
+//! ```
 
-/// Placeholder.
-#[derive(Debug, Error)]
-#[error("placeholder")]
-pub struct OnnxError;
+mod constant;
+mod error;
+mod fold;
+mod functions;
+mod graph;
+mod inspect;
+mod load;
+mod network;
+mod ops;
+mod proto;
+mod value;
+mod verify;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::preprocess::Preprocess;
+use super::{Embeddings, Features, Tap, Target};
+use crate::image::ImageBatch;
+
+pub use error::OnnxError;
+pub use inspect::{Inspection, OperatorCount, Port, inspect, inspect_bytes};
+pub use verify::{Difference, Verification, verify};
+
+/// Largest file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Images embedded at once.
+const EMBED_BATCH: usize = 16;
+
+/// What an ONNX file does not say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenOptions {
+    /// From pixels to the network's input.
+    pub preprocess: Preprocess,
+    /// The tensor that is the embedding, by name. Default: the file's first output.
+    pub output: Option<String>,
+}
+
+/// A network from an ONNX file. Every dimension of its output but the first makes the embedding.
+#[derive(Debug)]
+pub struct OnnxTarget {
+    name: String,
+    fingerprint: String,
+    preprocess: Preprocess,
+    loaded: load::Loaded,
+}
+
+impl OnnxTarget {
+    /// Opens the file at `path`. Weights in other files are looked for in its folder only.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OnnxError> {
+        let bytes = read(path)?;
+        Self::build(&file_name(path), &bytes, path.parent(), options)
+    }
+
+    /// A network from bytes in memory, called `name`. Weights in other files are refused.
+    pub fn from_bytes(name: &str, bytes: &[u8], options: OpenOptions) -> Result<Self, OnnxError> {
+        Self::build(name, bytes, None, options)
+    }
+
+    fn build(name: &str, bytes: &[u8], folder: Option<&Path>, options: OpenOptions) -> Result<Self, OnnxError> {
+        let graph = decode(name, bytes, folder)?;
+        let OpenOptions { preprocess, output } = options;
+        let fingerprint = fingerprint(bytes, &preprocess, output.as_deref());
+        let wanted = load::Wanted {
+            output,
+            size: preprocess.size,
+            channels: preprocess.channels,
+            layout: preprocess.layout,
+        };
+        let loaded = load::load(graph, &wanted)?;
+        preprocess.check(loaded.input[0])?;
+        Ok(Self { name: name.to_owned(), fingerprint, preprocess, loaded })
+    }
+
+    /// How pixels become the network's input; its `Display` is one line for people.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// The only batch size that the file's graph takes, in which case larger batches are looped over; none where any
+    /// size runs at once.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.loaded.fixed_batch
+    }
+
+    fn check_size(&self, [_, c, h, w]: [usize; 4]) -> Result<(), OnnxError> {
+        match [c, h, w] {
+            found if found == self.loaded.input => Ok(()),
+            found => Err(OnnxError::Pixels { expected: self.loaded.input, found }),
+        }
+    }
+}
+
+impl Target for OnnxTarget {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn input(&self) -> [usize; 3] {
+        self.loaded.input
+    }
+
+    fn dim(&self) -> usize {
+        self.loaded.dim
+    }
+
+    fn taps(&self) -> &[Tap] {
+        &self.loaded.taps
+    }
+
+    fn forward(&self, pixels: Tensor<4>) -> Result<Features, OnnxError> {
+        self.check_size(pixels.dims())?;
+        let (embedding, taps) = self.loaded.run(self.preprocess.apply(pixels), true)?;
+        Ok(Features { embedding, taps })
+    }
+
+    fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, OnnxError> {
+        self.check_size(images.shape())?;
+        let device = device.clone().without_autodiff();
+        let mut values = Vec::with_capacity(images.count() * self.dim());
+        for part in images.chunks(EMBED_BATCH) {
+            let input = self.preprocess.apply(part.to_tensor(&device));
+            let (embedding, _) = self.loaded.run(input, false)?;
+            values.extend(embedding.into_data().iter::<f32>());
+        }
+        Ok(Embeddings::new(self.dim(), values)?)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, OnnxError> {
+    let fail = |source| OnnxError::Read { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(fail)?.len();
+    if size > MAX_FILE_BYTES {
+        let reason = format!("{size} bytes; at most {MAX_FILE_BYTES} are read");
+        return Err(OnnxError::Graph { name: file_name(path), reason });
+    }
+    std::fs::read(path).map_err(fail)
+}
+
+fn decode(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<graph::Graph, OnnxError> {
+    let model = proto::ModelProto::decode(bytes).map_err(|source| OnnxError::Decode {
+        name: name.to_owned(),
+        bytes: bytes.len(),
+        source,
+    })?;
+    graph::Graph::build(model, name, folder)
+}
+
+/// Over the file, everything in the preprocessing but its name, and the output's name.
+fn fingerprint(bytes: &[u8], preprocess: &Preprocess, output: Option<&str>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(bytes);
+    let Preprocess { name: _, size, channels, scale, mean, std, layout } = preprocess;
+    hash.update(format!("{size:?} {channels:?} {scale:?} {mean:?} {std:?} {layout:?} {output:?}"));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,288 @@
+//! The checked graph: nodes in order, values by number, constants decoded.
+//!
+//! Everything a file can get wrong without being run is refused here: order, cycles, duplicate names, types, sizes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::OnnxError;
+use super::constant::{Constant, MAX_CONSTANT_BYTES, Values};
+use super::functions;
+use super::ops;
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+
+/// Most nodes a graph may have, functions inlined.
+pub(super) const MAX_NODES: usize = 100_000;
+/// Operator sets that are understood.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=99;
+
+/// A value's number: an index into [`Graph::names`].
+pub(super) type Id = usize;
+
+/// An argument of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Attribute {
+    Int(i64),
+    Float(f32),
+    Text(String),
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+    Tensor(Constant),
+    /// A kind that no supported operator takes.
+    Other,
+}
+
+/// One application of an operator.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub name: String,
+    /// The operator; `domain::operator` outside ONNX's own set.
+    pub operator: String,
+    /// None where an optional input is left out.
+    pub inputs: Vec<Option<Id>>,
+    /// None where an output is not wanted.
+    pub outputs: Vec<Option<Id>>,
+    pub attributes: HashMap<String, Attribute>,
+}
+
+/// A graph whose nodes only use values made before them.
+#[derive(Clone, Debug)]
+pub(super) struct Graph {
+    pub file: String,
+    pub producer: String,
+    pub opset: i64,
+    pub names: Vec<String>,
+    pub nodes: Vec<Node>,
+    pub constants: BTreeMap<Id, Constant>,
+    /// The one input that is not a constant.
+    pub input: Id,
+    /// Its declared shape; none for a dimension that has a name or nothing.
+    pub input_dims: Vec<Option<usize>>,
+    pub outputs: Vec<Id>,
+    /// Their declared shapes; empty where the file gives none.
+    pub output_dims: Vec<Vec<Option<usize>>>,
+}
+
+impl Graph {
+    /// Checks `model`; `file` is its name for people, `folder` where external data may be read from.
+    pub fn build(model: ModelProto, file: &str, folder: Option<&Path>) -> Result<Self, OnnxError> {
+        let invalid = |reason: String| OnnxError::Graph { name: file.to_owned(), reason };
+        let opset = opset(&model).map_err(invalid)?;
+        let mut graph = model.graph.ok_or_else(|| invalid("it holds no graph".into()))?;
+        if !graph.sparse_initializer.is_empty() {
+            return Err(invalid("sparse constants are not supported".into()));
+        }
+        graph.node = functions::inline(std::mem::take(&mut graph.node), &model.functions).map_err(invalid)?;
+        if graph.node.is_empty() {
+            return Err(invalid("it holds no nodes".into()));
+        }
+        if graph.node.len() > MAX_NODES {
+            return Err(invalid(format!("{} nodes; at most {MAX_NODES} are supported", graph.node.len())));
+        }
+        let producer = [model.producer_name, model.producer_version].into_iter().flatten();
+        let producer = producer.filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
+        Builder { file, folder, ..Builder::default() }.build(graph, opset, producer)
+    }
+
+    /// Nodes whose operator is not in the list, with the operator.
+    pub fn unsupported(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|n| ops::find(&n.operator).is_none())
+    }
+
+    /// An error for the first operator that is not in the list.
+    pub fn require_supported(&self) -> Result<(), OnnxError> {
+        match self.unsupported().next() {
+            None => Ok(()),
+            Some(node) => Err(OnnxError::Unsupported {
+                node: node.name.clone(),
+                operator: node.operator.clone(),
+                opset: self.opset,
+                supported: ops::names().join(", "),
+            }),
+        }
+    }
+
+    /// A new value called `name`.
+    pub fn add_value(&mut self, name: String) -> Id {
+        self.names.push(name);
+        self.names.len() - 1
+    }
+
+    /// The value called `name`.
+    pub fn find(&self, name: &str) -> Option<Id> {
+        self.names.iter().position(|n| n == name)
+    }
+}
+
+#[derive(Default)]
+struct Builder<'a> {
+    file: &'a str,
+    folder: Option<&'a Path>,
+    names: Vec<String>,
+    ids: HashMap<String, Id>,
+    constants: BTreeMap<Id, Constant>,
+}
+
+impl Builder<'_> {
+    fn build(mut self, graph: GraphProto, opset: i64, producer: String) -> Result<Graph, OnnxError> {
+        self.constants(graph.initializer)?;
+        let (input, input_dims) = self.input(&graph.input)?;
+        let mut nodes = Vec::with_capacity(graph.node.len());
+        for (index, node) in graph.node.into_iter().enumerate() {
+            nodes.push(self.node(index, node)?);
+        }
+        let mut outputs = Vec::new();
+        for output in &graph.output {
+            let name = output.name.as_deref().unwrap_or_default();
+            match self.ids.get(name) {
+                Some(&id) => outputs.push(id),
+                None => return Err(self.invalid(format!("no node makes its output `{name}`"))),
+            }
+        }
+        if outputs.is_empty() {
+            return Err(self.invalid("it has no output".into()));
+        }
+        Ok(Graph {
+            file: self.file.to_owned(),
+            producer,
+            opset,
+            names: self.names,
+            nodes,
+            constants: self.constants,
+            input,
+            input_dims,
+            outputs,
+            output_dims: graph.output.iter().map(declared).collect(),
+        })
+    }
+
+    fn invalid(&self, reason: String) -> OnnxError {
+        OnnxError::Graph { name: self.file.to_owned(), reason }
+    }
+
+    fn define(&mut self, name: &str) -> Result<Id, OnnxError> {
+        let id = self.names.len();
+        if name.is_empty() || self.ids.insert(name.to_owned(), id).is_some() {
+            return Err(self.invalid(format!("value `{name}` is made twice, or has no name")));
+        }
+        self.names.push(name.to_owned());
+        Ok(id)
+    }
+
+    fn constants(&mut self, tensors: Vec<TensorProto>) -> Result<(), OnnxError> {
+        let mut bytes = 0;
+        for tensor in tensors {
+            let id = self.define(tensor.name.as_deref().unwrap_or_default())?;
+            let constant = Constant::decode(tensor, self.folder)?;
+            bytes += constant.len() * if matches!(constant.values, Values::Int(_)) { 8 } else { 4 };
+            if bytes > MAX_CONSTANT_BYTES {
+                return Err(self.invalid(format!("its constants exceed {MAX_CONSTANT_BYTES} bytes")));
+            }
+            self.constants.insert(id, constant);
+        }
+        Ok(())
+    }
+
+    /// The one input without an initialiser: a float tensor of rank 4.
+    fn input(&mut self, inputs: &[ValueInfoProto]) -> Result<(Id, Vec<Option<usize>>), OnnxError> {
+        let bad = |reason| OnnxError::Input { name: self.file.to_owned(), reason };
+        let name_of = |v: &ValueInfoProto| v.name.clone().unwrap_or_default();
+        let open: Vec<_> = inputs.iter().filter(|v| !self.ids.contains_key(&name_of(v))).collect();
+        let [image] = open[..] else {
+            let names: Vec<_> = open.iter().map(|v| name_of(v)).collect();
+            return Err(bad(format!("{} inputs {names:?}; need exactly one image", names.len())));
+        };
+        let name = name_of(image);
+        let tensor = image.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+        let tensor = tensor.ok_or_else(|| bad(format!("`{name}` is not a tensor")))?;
+        if !matches!(tensor.elem_type, Some(1 | 10 | 11 | 16)) {
+            let code = tensor.elem_type.unwrap_or(0);
+            return Err(bad(format!("`{name}` has element type {code}; need floating point (1, 10, 11 or 16)")));
+        }
+        let dims = tensor.shape.as_ref().map(|s| &s.dim[..]).unwrap_or_default();
+        if dims.len() != 4 {
+            return Err(bad(format!("`{name}` has rank {}; need 4 (batch, channels, height, width)", dims.len())));
+        }
+        let mut shape = Vec::new();
+        for dim in dims {
+            shape.push(match dim.dim_value {
+                None => None,
+                Some(v @ 1..=65_536) => Some(v as usize),
+                Some(v) => return Err(bad(format!("`{name}` has a dimension of {v}; need 1 to 65536"))),
+            });
+        }
+        Ok((self.define(&name)?, shape))
+    }
+
+    fn node(&mut self, index: usize, proto: NodeProto) -> Result<Node, OnnxError> {
+        let kind = proto.op_type.unwrap_or_default();
+        let operator = match proto.domain.as_deref().unwrap_or_default() {
+            "" | "ai.onnx" => kind,
+            domain => format!("{domain}::{kind}"),
+        };
+        let name = match proto.name {
+            Some(name) if !name.is_empty() => name,
+            _ => format!("{operator} #{index}"),
+        };
+        let fail = |reason| OnnxError::Node { node: name.clone(), operator: operator.clone(), reason };
+        let mut inputs = Vec::new();
+        for input in &proto.input {
+            inputs.push(match self.ids.get(input) {
+                _ if input.is_empty() => None,
+                Some(&id) => Some(id),
+                None => return Err(fail(format!("input `{input}` is not made by anything before it"))),
+            });
+        }
+        if let Some(known) = ops::find(&operator)
+            && !known.inputs.contains(&inputs.len())
+        {
+            let (least, most) = (known.inputs.start(), known.inputs.end());
+            return Err(fail(format!("{} inputs; need {least} to {most}", inputs.len())));
+        }
+        let mut attributes = HashMap::new();
+        for attribute in proto.attribute {
+            let key = attribute.name.clone().unwrap_or_default();
+            let value = self.attribute(attribute)?;
+            if attributes.insert(key.clone(), value).is_some() {
+                return Err(fail(format!("attribute `{key}` is given twice")));
+            }
+        }
+        let mut outputs = Vec::new();
+        for output in &proto.output {
+            outputs.push(if output.is_empty() { None } else { Some(self.define(output)?) });
+        }
+        if outputs.iter().flatten().next().is_none() {
+            return Err(fail("it has no output".into()));
+        }
+        Ok(Node { name, operator, inputs, outputs, attributes })
+    }
+
+    fn attribute(&self, proto: AttributeProto) -> Result<Attribute, OnnxError> {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(match proto.r#type.unwrap_or(0) {
+            1 => Attribute::Float(proto.f.unwrap_or(0.0)),
+            2 => Attribute::Int(proto.i.unwrap_or(0)),
+            3 => Attribute::Text(text(proto.s.unwrap_or_default())),
+            4 => Attribute::Tensor(Constant::decode(proto.t.unwrap_or_default(), self.folder)?),
+            6 => Attribute::Floats(proto.floats),
+            7 => Attribute::Ints(proto.ints),
+            _ => Attribute::Other,
+        })
+    }
+}
+
+fn declared(value: &ValueInfoProto) -> Vec<Option<usize>> {
+    let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let dims = tensor.and_then(|t| t.shape.as_ref()).map(|s| &s.dim[..]).unwrap_or_default();
+    dims.iter().map(|d| d.dim_value.and_then(|v| usize::try_from(v).ok())).collect()
+}
+
+fn opset(model: &ModelProto) -> Result<i64, String> {
+    let own = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
+    let version = model.opset_import.iter().filter(|o| own(o.domain.as_deref())).filter_map(|o| o.version).max();
+    match version {
+        Some(v) if OPSETS.contains(&v) => Ok(v),
+        Some(v) => Err(format!("opset {v}; {} and newer are supported", OPSETS.start())),
+        None => Err("it names no operator set; it may be empty or not an ONNX file".into()),
+    }
+}

@@ -1,0 +1,189 @@
+//! From a checked graph to a network whose sizes are known: one dry run on a made-up image measures them.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::OnnxError;
+use super::graph::Graph;
+use super::network::{Network, Trace};
+use super::value::Ranked;
+use crate::target::Tap;
+use crate::target::preprocess::{Channels, Layout};
+
+/// Largest fixed batch that is looped over.
+const MAX_BATCH: usize = 64;
+
+/// What the graph leaves open.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub output: Option<String>,
+    pub size: Option<[usize; 2]>,
+    pub channels: Channels,
+    pub layout: Layout,
+}
+
+/// A network with the sizes that a dry run found.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub network: Network,
+    /// Channels, height, width.
+    pub input: [usize; 3],
+    pub layout: Layout,
+    pub dim: usize,
+    pub taps: Vec<Tap>,
+    /// The only batch size it takes; none where it takes any.
+    pub fixed_batch: Option<usize>,
+    /// Multiplications per image.
+    pub multiply_adds: u64,
+}
+
+/// Folds `graph` and runs it once, or a few times where it must be found out whether it takes any batch.
+pub(super) fn load(graph: Graph, wanted: &Wanted) -> Result<Loaded, OnnxError> {
+    let file = graph.file.clone();
+    let (declared, input) = input_size(&graph, wanted)?;
+    let bad = |reason| OnnxError::Output { name: file.clone(), reason };
+    let output = match &wanted.output {
+        None => graph.outputs[0],
+        Some(name) => graph.find(name).ok_or_else(|| bad(format!("there is no tensor `{name}`")))?,
+    };
+    let mut network = Network::new(graph, output, Device::flex())?;
+    let batch = declared.unwrap_or(1);
+    let mut trace = Trace::default();
+    let images = made_up(batch, input, wanted.layout, network.device());
+    let (result, _) = network.explore(images, false, &mut trace)?;
+    let dims = result.dims();
+    if dims.len() < 2 || dims[0] != batch {
+        return Err(bad(format!("shape {dims:?}; need [{batch}, dimensions]")));
+    }
+    let taps = taps(&network, &trace, batch, input);
+    network.set_taps(taps.iter().map(|t| t.1).collect());
+    let mut loaded = Loaded {
+        network,
+        input,
+        layout: wanted.layout,
+        dim: dims[1..].iter().product(),
+        taps: taps.into_iter().map(|t| t.0).collect(),
+        fixed_batch: Some(batch),
+        multiply_adds: trace.multiply_adds / batch as u64,
+    };
+    if batch == 1 {
+        loaded.fixed_batch = if any_batch(&mut loaded) { None } else { Some(1) };
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    /// Embeddings `[N, dim]` and taps for what the network takes, any batch; looped where its batch is fixed.
+    pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Tensor<2>, Vec<Tensor<4>>), OnnxError> {
+        let count = input.dims()[0];
+        let Some(batch) = self.fixed_batch.filter(|b| *b != count) else { return self.run_whole(input, taps) };
+        let mut parts = Vec::new();
+        for start in (0..count).step_by(batch) {
+            let length = batch.min(count - start);
+            let mut part = vec![input.clone().narrow(0, start, length)];
+            part.extend((length..batch).map(|_| input.clone().narrow(0, count - 1, 1)));
+            let (embedding, maps) = self.run_whole(Tensor::cat(part, 0), taps)?;
+            let maps: Vec<_> = maps.into_iter().map(|m| m.narrow(0, 0, length)).collect();
+            parts.push((embedding.narrow(0, 0, length), maps));
+        }
+        let maps = (0..self.taps.len() * usize::from(taps))
+            .map(|i| Tensor::cat(parts.iter().map(|(_, maps)| maps[i].clone()).collect(), 0))
+            .collect();
+        Ok((Tensor::cat(parts.into_iter().map(|(e, _)| e).collect(), 0), maps))
+    }
+
+    /// What the network takes, without the batch: `[C, H, W]`, or `[H, W, C]`.
+    pub fn network_shape(&self) -> [usize; 3] {
+        let [c, h, w] = self.input;
+        if self.layout == Layout::Nchw { [c, h, w] } else { [h, w, c] }
+    }
+
+    fn run_whole(&self, input: Tensor<4>, taps: bool) -> Result<(Tensor<2>, Vec<Tensor<4>>), OnnxError> {
+        let count = input.dims()[0];
+        let (output, maps) = self.network.run(input, taps)?;
+        let found = output.dims();
+        match output.reshape(&[count, self.dim]) {
+            Ok(Ranked::R2(embedding)) if found[0] == count => Ok((embedding, maps)),
+            _ => Err(OnnxError::Output {
+                name: self.network.file().to_owned(),
+                reason: format!("shape {found:?}; need [{count}, {}]", self.dim),
+            }),
+        }
+    }
+}
+
+/// The declared batch, and channels, height and width.
+fn input_size(graph: &Graph, wanted: &Wanted) -> Result<(Option<usize>, [usize; 3]), OnnxError> {
+    let bad = |reason| OnnxError::Input { name: graph.file.clone(), reason };
+    let &[batch, a, b, c] = &graph.input_dims[..] else { return Err(bad("need rank 4".into())) };
+    let (channels, height, width) = if wanted.layout == Layout::Nchw { (a, b, c) } else { (c, a, b) };
+    let channels = channels.unwrap_or(if wanted.channels == Channels::Gray { 1 } else { 3 });
+    if channels != 1 && channels != 3 {
+        return Err(bad(format!("{channels} channels; need 1 or 3 (is the layout right?)")));
+    }
+    let side = |own: Option<usize>, given: Option<usize>, what: &str| match (own, given) {
+        (Some(own), Some(given)) if own != given => Err(bad(format!("{what} is {own}, but {given} was asked for"))),
+        (Some(side), _) | (None, Some(side)) if side <= 65_536 => Ok(side),
+        (None, None) => Err(bad(format!("the file leaves its {what} open; give `size = [height, width]`"))),
+        _ => Err(bad(format!("{what} is more than 65536"))),
+    };
+    let height = side(height, wanted.size.map(|s| s[0]), "height")?;
+    let width = side(width, wanted.size.map(|s| s[1]), "width")?;
+    if height * width > 1 << 24 {
+        return Err(bad(format!("{height} x {width} pixels; at most 16777216 are supported")));
+    }
+    match batch {
+        Some(n) if n > MAX_BATCH => Err(bad(format!("a fixed batch of {n}; at most {MAX_BATCH} is supported"))),
+        _ => Ok((batch, [channels, height, width])),
+    }
+}
+
+/// Images of numbers in [0, 1] without a pattern, the same every time.
+fn made_up(count: usize, [c, h, w]: [usize; 3], layout: Layout, device: &Device) -> Tensor<4> {
+    let mut state = 0x2545_f491_u32;
+    let values = (0..count * c * h * w).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 16_777_216.0
+    });
+    let shape = if layout == Layout::Nchw { [count, c, h, w] } else { [count, h, w, c] };
+    Tensor::from_data(TensorData::new(values.collect(), shape), device)
+}
+
+/// For each spatial size below the input's, the last map of that size; from the largest to the smallest.
+fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Vec<(Tap, usize)> {
+    let mut taps: Vec<(Tap, usize)> = Vec::new();
+    for (id, dims) in &trace.shapes {
+        let &[n, c, h, w] = &dims[..] else { continue };
+        if n != batch || h < 2 || w < 2 || h >= input[1] || w >= input[2] || !trace.maps.contains(id) {
+            continue;
+        }
+        taps.retain(|(tap, _)| tap.size[1..] != [h, w]);
+        taps.push((Tap { name: network.name(*id).to_owned(), size: [c, h, w] }, *id));
+    }
+    taps.sort_by_key(|(tap, _)| std::cmp::Reverse(tap.size[1] * tap.size[2]));
+    taps
+}
+
+/// Whether two images at once give what they give one by one, as the file is or with its Reshapes loosened. What a
+/// file declares is not trusted: exporters write a batch of 1 into networks that take any, and the reverse.
+fn any_batch(loaded: &mut Loaded) -> bool {
+    let pair = made_up(2, loaded.input, loaded.layout, loaded.network.device());
+    let floats = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<_>>();
+    let single = |i| loaded.run_whole(pair.clone().narrow(0, i, 1), false).map(|(e, _)| floats(e));
+    let (Ok(first), Ok(second)) = (single(0), single(1)) else { return false };
+    let alone = [first, second].concat();
+    let largest = alone.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let agrees = |loaded: &Loaded| {
+        let Ok((together, taps)) = loaded.run_whole(pair.clone(), true) else { return false };
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * largest;
+        floats(together).iter().zip(&alone).all(near) && taps.iter().all(|t| t.dims()[0] == 2)
+    };
+    if agrees(loaded) {
+        return true;
+    }
+    let changed = loaded.network.loosen();
+    if !changed.is_empty() && agrees(loaded) {
+        return true;
+    }
+    loaded.network.tighten(changed);
+    false
+}

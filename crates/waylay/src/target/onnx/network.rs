@@ -1,0 +1,278 @@
+//! A folded graph that runs: on images of any batch size, with gradients where the image is tracked.
+//!
+//! What depends only on the shape of the input is computed once per shape and kept as a plan; a value is freed after
+//! its last use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Device, Tensor};
+
+use super::OnnxError;
+use super::constant::Constant;
+use super::fold::{apply, fold};
+use super::graph::{Graph, Id};
+use super::ops::{self, Call};
+use super::value::{Ranked, Value};
+
+/// Constants with more elements live on the device only; smaller ones stay readable, as bounds and shapes must.
+const SMALL: usize = 64;
+/// Plans kept; a run uses few batch sizes.
+const MAX_PLANS: usize = 16;
+/// Most multiplications of a whole forward pass per image.
+const MAX_WORK: u64 = 1 << 38;
+
+/// What a dry run measured.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trace {
+    /// Shape of every tensor on the image's path, in the order they were made.
+    pub shapes: Vec<(Id, Vec<usize>)>,
+    /// Those of them that are maps over the image: made by a convolution or pooling, and not rearranged since.
+    pub maps: Vec<Id>,
+    /// Multiplications in convolutions and matrix products.
+    pub multiply_adds: u64,
+}
+
+/// A network that can be run.
+#[derive(Debug)]
+pub(super) struct Network {
+    graph: Graph,
+    known: HashMap<Id, Value>,
+    output: Id,
+    taps: Vec<Id>,
+    device: Device,
+    plans: Mutex<HashMap<[usize; 4], Arc<Plan>>>,
+}
+
+/// Steps for one input shape.
+#[derive(Debug)]
+struct Plan {
+    /// Index of a node, and the values that nobody reads after it.
+    steps: Vec<(usize, Vec<Id>)>,
+    /// What depends on the shape only.
+    known: HashMap<Id, Value>,
+}
+
+impl Network {
+    /// Folds `graph` down to `output`.
+    pub fn new(mut graph: Graph, output: Id, device: Device) -> Result<Self, OnnxError> {
+        fold(&mut graph, output, &device)?;
+        let output = graph.outputs[0];
+        let mut known = HashMap::new();
+        for (id, constant) in std::mem::take(&mut graph.constants) {
+            let large = constant.len() > SMALL && constant.as_floats().is_some();
+            let value = Value::known(constant);
+            let value = match large.then(|| value.to_tensor(&device)) {
+                Some(Ok(tensor)) => Value::Tensor(tensor),
+                _ => value,
+            };
+            known.insert(id, value);
+        }
+        Ok(Self { graph, known, output, taps: Vec::new(), device, plans: Mutex::default() })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The file's name.
+    pub fn file(&self) -> &str {
+        &self.graph.file
+    }
+
+    /// Name of value `id`.
+    pub fn name(&self, id: Id) -> &str {
+        &self.graph.names[id]
+    }
+
+    /// Makes [`Self::run`] return the maps `taps`, and forgets all plans.
+    pub fn set_taps(&mut self, taps: Vec<Id>) {
+        self.taps = taps;
+        self.forget_plans();
+    }
+
+    fn forget_plans(&mut self) {
+        self.plans.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Lets every Reshape to a shape that starts with 1 keep its input's batch instead. Gives what to undo.
+    pub fn loosen(&mut self) -> Vec<(usize, Id)> {
+        let mut changed = Vec::new();
+        for at in 0..self.graph.nodes.len() {
+            let node = &self.graph.nodes[at];
+            let (true, Some(&Some(id))) = (node.operator == "Reshape", node.inputs.get(1)) else { continue };
+            let Some(Value::Known(known)) = self.known.get(&id) else { continue };
+            let Some([1, rest @ ..]) = known.constant.as_ints() else { continue };
+            if node.attributes.contains_key("allowzero") || rest.is_empty() || rest.contains(&0) {
+                continue;
+            }
+            let shape = [&[0], rest].concat();
+            let new = self.graph.add_value(format!("{}: shape of any batch", node.name));
+            self.known.insert(new, Value::known(Constant::ints(shape)));
+            self.graph.nodes[at].inputs[1] = Some(new);
+            changed.push((at, id));
+        }
+        self.forget_plans();
+        changed
+    }
+
+    /// Takes back what [`Self::loosen`] did.
+    pub fn tighten(&mut self, changed: Vec<(usize, Id)>) {
+        for (at, id) in changed {
+            self.graph.nodes[at].inputs[1] = Some(id);
+        }
+        self.forget_plans();
+    }
+
+    /// The output and the taps for `input` `[N, C, H, W]`, or as the network lays images out. Taps are empty unless
+    /// wanted. The input's values are not checked.
+    pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+        let shape = input.dims();
+        let plan = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&shape).cloned();
+        match plan {
+            Some(plan) => self.follow(&plan, input, taps),
+            None => self.explore(input, taps, &mut Trace::default()),
+        }
+    }
+
+    /// As [`Self::run`], noting shapes and work in `trace`, and refusing work beyond all reason.
+    pub fn explore(
+        &self,
+        input: Tensor<4>,
+        taps: bool,
+        trace: &mut Trace,
+    ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+        let shape = input.dims();
+        let device = input.device();
+        let everything = Plan { steps: self.steps(|_| false), known: HashMap::new() };
+        trace.maps.push(self.graph.input);
+        let mut known = HashMap::new();
+        let result = self.execute(&everything, input, &device, taps, |at, values, inputs| {
+            self.note(at, values, inputs, shape[0], &mut known, trace)
+        })?;
+        let steps = self.steps(|id| known.contains_key(&id));
+        let used = |id: &Id| steps.iter().any(|(at, _)| self.graph.nodes[*at].inputs.contains(&Some(*id)));
+        known.retain(|id, _| used(id));
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.insert(shape, Arc::new(Plan { steps, known }));
+        Ok(result)
+    }
+
+    fn follow(&self, plan: &Plan, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+        let device = input.device();
+        self.execute(plan, input, &device, taps, |_, _, _| Ok(()))
+    }
+
+    fn execute(
+        &self,
+        plan: &Plan,
+        input: Tensor<4>,
+        device: &Device,
+        taps: bool,
+        mut watch: impl FnMut(usize, &[Value], &[Vec<usize>]) -> Result<(), OnnxError>,
+    ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+        let batch = input.dims()[0];
+        let mut values: Vec<Option<Value>> = vec![None; self.graph.names.len()];
+        let mut maps: Vec<Option<Tensor<4>>> = vec![None; self.taps.len()];
+        values[self.graph.input] = Some(Ranked::R4(input).into());
+        for (at, frees) in &plan.steps {
+            let node = &self.graph.nodes[*at];
+            let find = |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
+            let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(|id| find(id).cloned())).collect();
+            let shapes: Vec<_> = inputs.iter().map(|v| v.as_ref().map_or(Vec::new(), Value::dims)).collect();
+            for id in frees {
+                values[*id] = None;
+            }
+            let call = Call { node, opset: self.graph.opset, inputs, device, batch };
+            let made = apply(node, &call)?;
+            drop(call);
+            watch(*at, &made, &shapes)?;
+            for (id, value) in node.outputs.iter().zip(made) {
+                let Some(id) = *id else { continue };
+                if taps
+                    && let Some(tap) = self.taps.iter().position(|t| *t == id)
+                    && let Value::Tensor(Ranked::R4(map)) = &value
+                {
+                    maps[tap] = Some(map.clone());
+                }
+                values[id] = Some(value);
+            }
+        }
+        match values[self.output].take() {
+            Some(Value::Tensor(output)) => Ok((output, maps.into_iter().flatten().collect())),
+            _ => Err(OnnxError::Output {
+                name: self.graph.file.clone(),
+                reason: format!("`{}` does not depend on the image", self.name(self.output)),
+            }),
+        }
+    }
+
+    /// Nodes that the output needs and whose values are not `known`, with what can be freed at each.
+    fn steps(&self, known: impl Fn(Id) -> bool) -> Vec<(usize, Vec<Id>)> {
+        let mut seen = vec![false; self.graph.names.len()];
+        seen[self.output] = true;
+        self.taps.iter().for_each(|&id| seen[id] = true);
+        let mut steps = Vec::new();
+        for (at, node) in self.graph.nodes.iter().enumerate().rev() {
+            if !node.outputs.iter().flatten().any(|&id| seen[id] && !known(id)) {
+                continue;
+            }
+            let mut frees = Vec::new();
+            for &id in node.inputs.iter().flatten() {
+                if !seen[id] {
+                    frees.push(id);
+                }
+                seen[id] = true;
+            }
+            steps.push((at, frees));
+        }
+        steps.reverse();
+        steps
+    }
+
+    fn note(
+        &self,
+        at: usize,
+        values: &[Value],
+        inputs: &[Vec<usize>],
+        batch: usize,
+        known: &mut HashMap<Id, Value>,
+        trace: &mut Trace,
+    ) -> Result<(), OnnxError> {
+        let node = &self.graph.nodes[at];
+        for (id, value) in node.outputs.iter().zip(values) {
+            let Some(id) = *id else { continue };
+            match value {
+                Value::Known(_) => {
+                    known.insert(id, value.clone());
+                }
+                Value::Tensor(tensor) => {
+                    let dims = tensor.dims();
+                    let map = match node.operator.as_str() {
+                        "Conv" | "MaxPool" | "AveragePool" => true,
+                        "Reshape" | "Transpose" | "MatMul" => false,
+                        _ => node.inputs.iter().flatten().any(|id| trace.maps.contains(id)),
+                    };
+                    if map && dims.len() == 4 {
+                        trace.maps.push(id);
+                    }
+                    trace.shapes.push((id, dims));
+                }
+            }
+        }
+        let outputs: Vec<_> = values.iter().map(Value::dims).collect();
+        let work = ops::multiply_adds(&node.operator, inputs, &outputs);
+        trace.multiply_adds = trace.multiply_adds.saturating_add(work);
+        if trace.multiply_adds > MAX_WORK.saturating_mul(batch as u64) {
+            return Err(OnnxError::Node {
+                node: node.name.clone(),
+                operator: node.operator.clone(),
+                reason: format!("more than {MAX_WORK} multiplications per image up to here"),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Functions of one number, and softmax.
+
+use burn::tensor::activation;
+
+use super::call::{self, Call};
+use super::{Operator, Outcome, one, op};
+use crate::target::onnx::value::{Ranked, map_rank, zip_rank};
+
+pub(super) const LIST: &[Operator] = &[
+    op("Relu", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::relu(t)))),
+    op("PRelu", 2..=2, prelu),
+    op("LeakyRelu", 1..=1, |call| {
+        let slope = f64::from(call.float("alpha")?.unwrap_or(0.01));
+        one(map_rank!(call.tensor(0)?, t => activation::leaky_relu(t, slope)))
+    }),
+    op("Elu", 1..=1, |call| {
+        let alpha = f64::from(call.float("alpha")?.unwrap_or(1.0));
+        one(map_rank!(call.tensor(0)?, t => activation::elu(t, alpha)))
+    }),
+    op("Clip", 1..=3, clip),
+    op("Sigmoid", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::sigmoid(t)))),
+    op("HardSigmoid", 1..=1, |call| {
+        let (alpha, beta) = (call.float("alpha")?.unwrap_or(0.2), call.float("beta")?.unwrap_or(0.5));
+        one(map_rank!(call.tensor(0)?, t => (t * alpha + beta).clamp(0.0, 1.0)))
+    }),
+    op("HardSwish", 1..=1, |call| {
+        one(map_rank!(call.tensor(0)?, t => t.clone() * (t / 6.0 + 0.5).clamp(0.0, 1.0)))
+    }),
+    op("Tanh", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => t.tanh()))),
+    op("Erf", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => t.erf()))),
+    op("Gelu", 1..=1, |call| match call.text("approximate", "none")? {
+        "none" => one(map_rank!(call.tensor(0)?, t => activation::gelu(t))),
+        "tanh" => one(map_rank!(call.tensor(0)?, t => activation::gelu_approximate(t))),
+        other => Err(format!("approximate `{other}`; known are none and tanh")),
+    }),
+    op("Softmax", 1..=1, softmax),
+];
+
+/// x where positive, else slope times x; the slope is one number, or one per channel, or of any shape that fits.
+fn prelu(call: &Call<'_>) -> Outcome {
+    let (x, slope) = (call.tensor(0)?, call.tensor(1)?);
+    let (dims, slopes) = (x.dims(), slope.dims());
+    let rank = dims.len();
+    if call::broadcast(&dims, &slopes)? != dims {
+        return Err(format!("slope of shape {slopes:?} for an input of shape {dims:?}"));
+    }
+    let count: usize = slopes.iter().product();
+    // Aligned at the end, the slope's only long dimension is the channels'.
+    let per_channel = rank >= 2 && slopes.len() + 1 >= rank && slopes[slopes.len() + 1 - rank] == count;
+    if count == 1 || (per_channel && count == dims[1]) {
+        let Ranked::R1(slope) = slope.reshape(&[count])? else { return Err("slope of no rank".into()) };
+        return one(map_rank!(x, t => activation::prelu(t, slope)));
+    }
+    let slope = slope.with_rank(rank)?.expand(&dims)?;
+    one(zip_rank!(x, slope, (x, s) => activation::relu(x.clone()) - activation::relu(-x) * s)?)
+}
+
+/// Bounds are attributes up to operator set 10 and inputs from 11 on; both may be left out.
+fn clip(call: &Call<'_>) -> Outcome {
+    let (low, high) = if call.opset < 11 {
+        (call.float("min")?, call.float("max")?)
+    } else {
+        (call.scalar(1)?, call.scalar(2)?)
+    };
+    // Burn's comparison needs finite bounds in order; an infinite one is no bound.
+    let low = low.filter(|v| *v > f32::MIN);
+    let high = high.filter(|v| *v < f32::MAX);
+    let x = call.tensor(0)?;
+    one(match (low, high) {
+        (Some(low), Some(high)) if low > high => return Err(format!("bounds from {low} to {high}")),
+        (Some(low), Some(high)) => map_rank!(x, t => t.clamp(low, high)),
+        (Some(low), None) => map_rank!(x, t => t.clamp_min(low)),
+        (None, Some(high)) => map_rank!(x, t => t.clamp_max(high)),
+        (None, None) => x,
+    })
+}
+
+/// Over one axis from operator set 13 on; over all axes from `axis` on before that.
+fn softmax(call: &Call<'_>) -> Outcome {
+    let x = call.tensor(0)?;
+    let dims = x.dims();
+    if call.opset >= 13 {
+        let axis = call::axis(call.int("axis", -1)?, dims.len())?;
+        return one(map_rank!(x, t => activation::softmax(t, axis)));
+    }
+    let axis = call::axis(call.int("axis", 1)?, dims.len())?;
+    let flat = x.reshape(&[dims[..axis].iter().product(), dims[axis..].iter().product()])?;
+    one(map_rank!(flat, t => activation::softmax(t, -1)).reshape(&dims)?)
+}

@@ -1,0 +1,95 @@
+//! The operators, one family per file. A new operator is a function in a family's file and a line in its list.
+//! Source: <https://onnx.ai/onnx/operators/>. Invalid arguments make Burn panic: every function checks before it calls.
+
+mod activation;
+mod arithmetic;
+mod call;
+mod conv;
+mod join;
+mod layout;
+mod logic;
+mod matrix;
+mod normalization;
+mod pad;
+mod pool;
+mod reduce;
+mod shape;
+mod slice;
+mod window;
+
+use std::ops::RangeInclusive;
+
+pub(super) use call::Call;
+
+use super::value::Value;
+
+/// What a node gives, or one sentence on why its arguments do not fit.
+pub(super) type Outcome = Result<Vec<Value>, String>;
+
+/// An operator: how many inputs it takes and what it does.
+pub(super) struct Operator {
+    pub name: &'static str,
+    pub inputs: RangeInclusive<usize>,
+    pub run: fn(&Call<'_>) -> Outcome,
+}
+
+/// All operators.
+const FAMILIES: [&[Operator]; 13] = [
+    activation::LIST,
+    arithmetic::LIST,
+    conv::LIST,
+    join::LIST,
+    layout::LIST,
+    logic::LIST,
+    matrix::LIST,
+    normalization::LIST,
+    pad::LIST,
+    pool::LIST,
+    reduce::LIST,
+    shape::LIST,
+    slice::LIST,
+];
+
+/// The operator called `name`.
+pub(super) fn find(name: &str) -> Option<&'static Operator> {
+    FAMILIES.iter().flat_map(|family| family.iter()).find(|o| o.name == name)
+}
+
+/// The names of all operators, sorted.
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names: Vec<_> = FAMILIES.iter().flat_map(|family| family.iter().map(|o| o.name)).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Multiplications that `operator` does; only the operators that dominate are counted.
+pub(super) fn multiply_adds(operator: &str, inputs: &[Vec<usize>], outputs: &[Vec<usize>]) -> u64 {
+    let size = |dims: &[usize]| dims.iter().fold(1u64, |p, &d| p.saturating_mul(d as u64));
+    let (Some(output), Some(second)) = (outputs.first(), inputs.get(1)) else { return 0 };
+    let per_output = match operator {
+        "Conv" => size(second.get(1..).unwrap_or_default()),
+        "MatMul" | "Gemm" => inputs.first().and_then(|d| d.last()).map_or(0, |&k| k as u64),
+        _ => 0,
+    };
+    size(output).saturating_mul(per_output)
+}
+
+const fn op(name: &'static str, inputs: RangeInclusive<usize>, run: fn(&Call<'_>) -> Outcome) -> Operator {
+    Operator { name, inputs, run }
+}
+
+/// One output.
+fn one(value: impl Into<Value>) -> Outcome {
+    Ok(vec![value.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_operator_is_listed_twice() {
+        let names = names();
+        assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    }
+}
