@@ -21,7 +21,8 @@ pub(super) fn attacks(rows: &[AttackRow]) -> impl Iterator<Item = &AttackRow> {
 
 /// The aimed attack that leaves the least mAP; noise does not aim.
 pub(super) fn strongest(rows: &[AttackRow]) -> Option<&AttackRow> {
-    attacks(rows).filter(|row| row.name != NOISE).min_by(|a, b| a.scores.map.total_cmp(&b.scores.map))
+    let aimed = attacks(rows).filter(|row| row.name != NOISE && row.scores.map.is_finite());
+    aimed.min_by(|a, b| a.scores.map.total_cmp(&b.scores.map))
 }
 
 /// The row that the key figures are taken from: UAA-GAN, else the strongest, else noise.
