@@ -1,1 +1,63 @@
-//! Placeholder.
+//! What an [`Audit`](crate::audit::Audit) looks like on paper: one exporter per file, from the value to text or bytes.
+//! Nothing here computes a result, writes a file or prints.
+
+mod contact_sheet;
+mod csv;
+#[cfg(test)]
+mod example;
+mod html;
+mod json;
+mod number;
+mod rows;
+mod table;
+mod verdict;
+
+use thiserror::Error;
+
+pub use contact_sheet::contact_sheet;
+pub use csv::to_csv;
+pub use html::to_html;
+pub use json::{from_json, to_json};
+pub use table::to_text;
+pub use verdict::{Level, verdict};
+
+/// Why an audit cannot be exported, or not be read back.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The text is not a report of this layout.
+    #[error("report json")]
+    Json(#[from] serde_json::Error),
+    /// The report has another layout than this version reads.
+    #[error("report of schema `{found}`; this version reads `{expected}`")]
+    Schema {
+        /// What the report says it is.
+        found: String,
+        /// [`crate::audit::outcome::SCHEMA`].
+        expected: &'static str,
+    },
+    /// A number is infinite or not a number, which JSON cannot hold.
+    #[error("`{field}` is not a finite number; a report holds no others")]
+    NotFinite {
+        /// Path of the number, such as `attacks.2.ssim`.
+        field: String,
+    },
+    /// The page does not render.
+    #[error("report page")]
+    Page(#[from] minijinja::Error),
+    /// A plot cannot be drawn.
+    #[error("plot `{plot}`: {cause}")]
+    Plot {
+        /// The plot's title.
+        plot: String,
+        /// What the drawing library says.
+        cause: String,
+    },
+    /// An example's picture cannot be decoded or the sheet not be encoded.
+    #[error("picture `{name}`")]
+    Picture {
+        /// The picture's name.
+        name: String,
+        /// What the codec says.
+        source: image::ImageError,
+    },
+}

@@ -1,0 +1,63 @@
+//! The attacks as comma-separated values (RFC 4180), one row each, numbers in the units of `report.json`.
+
+use crate::audit::outcome::Audit;
+
+/// A header and one line per attack, in the order they ran; fractions in [0, 1], an empty field where untrained.
+pub fn to_csv(audit: &Audit) -> String {
+    let mut text = String::from(
+        "name,label,epsilon_255,rank1,rank5,rank10,map,minp,linf_255,l2,psnr_db,ssim,ms_per_image,train_seconds,\
+         mean_cosine\r\n",
+    );
+    for row in &audit.attacks {
+        let s = &row.scores;
+        let numbers = [
+            audit.budget.epsilon_255,
+            s.rank1,
+            s.rank5,
+            s.rank10,
+            s.map,
+            s.minp,
+            row.linf_255,
+            row.l2,
+            row.psnr_db,
+            row.ssim,
+            row.ms_per_image,
+        ];
+        let mut fields = vec![field(&row.name), field(&row.label)];
+        fields.extend(numbers.map(|n| n.to_string()));
+        fields.push(row.train_seconds.map(|n| n.to_string()).unwrap_or_default());
+        fields.push(row.mean_cosine.to_string());
+        text += &fields.join(",");
+        text += "\r\n";
+    }
+    text
+}
+
+/// Quoted where a comma, quote or line break would end it early.
+fn field(value: &str) -> String {
+    if value.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    } else {
+        value.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::*;
+
+    #[test]
+    fn every_attack_is_one_line_of_the_headers_width() {
+        let text = to_csv(&example::audit());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 7);
+        assert_eq!(lines[3], "fgsm,FGSM,8,0.425,0.59,0.71,0.394,0.2,8,5.61,30.2,0.79,18.2,,0.61");
+        assert!(lines[4].starts_with("pgd-10,\"PGD, 10 steps\",8,"));
+    }
+
+    #[test]
+    fn quotes_inside_a_field_are_doubled() {
+        assert_eq!(field("a \"b\""), "\"a \"\"b\"\"\"");
+    }
+}

@@ -1,0 +1,61 @@
+//! The audit as plain text for a terminal.
+
+use super::number::{fixed, percent};
+use super::rows;
+use crate::audit::outcome::Audit;
+
+/// Aligned columns, clean row first, then the verdict. Lines end in a newline and hold no control characters.
+pub fn to_text(audit: &Audit) -> String {
+    let header = ["attack", "rank-1", "mAP", "PSNR dB", "SSIM", "ms/image"].map(String::from);
+    let unchanged = String::new;
+    let clean = [
+        "none (clean)".into(),
+        percent(audit.clean.rank1),
+        percent(audit.clean.map),
+        unchanged(),
+        unchanged(),
+        unchanged(),
+    ];
+    let attacks = rows::attacks(&audit.attacks).map(|row| {
+        [
+            row.label.chars().filter(|c| !c.is_control()).collect(),
+            percent(row.scores.rank1),
+            percent(row.scores.map),
+            fixed(row.psnr_db, 1),
+            fixed(row.ssim, 3),
+            fixed(row.ms_per_image, 1),
+        ]
+    });
+    let lines: Vec<[String; 6]> = [header, clean].into_iter().chain(attacks).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().enumerate().map(|(column, cell)| {
+            let width =
+                lines.iter().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    let verdict: String = audit.verdict.chars().filter(|c| !c.is_control()).collect();
+    text + "\n" + &verdict + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::*;
+
+    #[test]
+    fn the_clean_row_comes_first_and_columns_align() {
+        let text = to_text(&example::audit());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "attack         rank-1     mAP  PSNR dB   SSIM  ms/image");
+        assert_eq!(lines[1], "none (clean)   99.0 %  91.2 %");
+        assert_eq!(lines[2], "Random noise   99.0 %  90.8 %     30.1  0.741       0.1");
+        assert_eq!(lines[6], "UAA-GAN         2.5 %   6.0 %     33.4  0.902       2.6");
+        assert_eq!(lines[7], "");
+        assert!(lines[8].starts_with("At ε = 8/255"));
+        assert_eq!(lines.len(), 9);
+    }
+}
