@@ -2,7 +2,9 @@
 
 mod data;
 mod evidence;
+pub(crate) mod number;
 pub mod outcome;
+pub(crate) mod rows;
 mod verdict;
 
 use std::time::{Instant, SystemTime};
@@ -22,7 +24,7 @@ use crate::target::onnx::OnnxError;
 use crate::target::{Embeddings, Metric, Target};
 
 pub use outcome::Audit;
-pub use verdict::verdict;
+pub use verdict::{Level, verdict};
 
 use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, Training};
 

@@ -19,7 +19,7 @@ pub fn to_csv(audit: &Audit) -> String {
             s.minp,
             row.linf_255,
             row.l2,
-            row.psnr_db,
+            row.psnr_db.map_or_else(String::new, |psnr| psnr.to_string()),
             row.ssim,
             row.ms_per_image,
         ];

@@ -114,7 +114,7 @@ fn row(name: &str, label: &str, scores: Scores, numbers: [f64; 6], typical: usiz
         scores,
         linf_255,
         l2,
-        psnr_db,
+        psnr_db: Some(psnr_db),
         ssim,
         ms_per_image,
         train_seconds: (name == "uaa-gan").then_some(362.4),

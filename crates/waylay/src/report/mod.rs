@@ -7,10 +7,7 @@ mod csv;
 mod example;
 mod html;
 mod json;
-mod number;
-mod rows;
 mod table;
-mod verdict;
 
 use thiserror::Error;
 
@@ -19,7 +16,6 @@ pub use csv::to_csv;
 pub use html::to_html;
 pub use json::{from_json, to_json};
 pub use table::to_text;
-pub use verdict::{Level, verdict};
 
 /// Why an audit cannot be exported, or not be read back.
 #[derive(Debug, Error)]

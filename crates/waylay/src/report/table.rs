@@ -1,7 +1,7 @@
 //! The audit as plain text for a terminal.
 
-use super::number::{fixed, percent};
-use super::rows;
+use crate::audit::number::{fixed, fixed_or_dash, percent};
+use crate::audit::rows;
 use crate::audit::outcome::Audit;
 
 /// Aligned columns, clean row first, then the verdict. Lines end in a newline and hold no control characters.
@@ -21,7 +21,7 @@ pub fn to_text(audit: &Audit) -> String {
             row.label.chars().filter(|c| !c.is_control()).collect(),
             percent(row.scores.rank1),
             percent(row.scores.map),
-            fixed(row.psnr_db, 1),
+            fixed_or_dash(row.psnr_db, 1),
             fixed(row.ssim, 3),
             fixed(row.ms_per_image, 1),
         ]

@@ -4,7 +4,8 @@
 //! the same product with less work.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::optim::{AdamConfig, LearningRate, ModuleOptimizer, Optimizer, RecordState};
+use burn::optim::momentum::{Momentum, MomentumConfig, MomentumState};
+use burn::optim::{AdamConfig, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,9 @@ pub fn optimiser<M: Module>(config: &TrainingConfig, module: &M) -> ModuleOptimi
             let mut kernels = Kernels::default();
             module.visit(&mut kernels);
             let ratio = config.muon_learning_rate / config.learning_rate;
-            adam.with_group(ParamGroup::from_ids(kernels.ids), Muon { momentum: config.momentum as f32, ratio }, None)
+            let momentum = MomentumConfig { momentum: config.momentum, dampening: 0.0, nesterov: true };
+            let muon = Muon { momentum: Momentum::new(&momentum), ratio };
+            adam.with_group(ParamGroup::from_ids(kernels.ids), muon, None)
         }
     }
 }
@@ -69,19 +72,13 @@ impl ModuleVisitor for Kernels {
 /// Momentum, orthogonalised.
 #[derive(Clone)]
 struct Muon {
-    momentum: f32,
+    momentum: Momentum,
     /// Muon's learning rate over Adam's.
     ratio: f64,
 }
 
-/// The running mean of gradients.
-#[derive(Clone, RecordState)]
-struct MuonState<const D: usize> {
-    mean: Tensor<D>,
-}
-
 impl Optimizer for Muon {
-    type State<const D: usize> = MuonState<D>;
+    type State<const D: usize> = MomentumState<D>;
 
     fn step<const D: usize>(
         &self,
@@ -90,21 +87,18 @@ impl Optimizer for Muon {
         gradient: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let mean = state.map_or_else(|| gradient.zeros_like(), |s| s.mean);
-        let mean = mean * self.momentum + gradient.clone() * (1.0 - self.momentum);
-        // Nesterov: look one step ahead.
-        let ahead = gradient * (1.0 - self.momentum) + mean.clone() * self.momentum;
+        let (ahead, state) = self.momentum.transform(gradient, state);
         let dims = ahead.dims();
         let rows = dims[0];
         let columns = dims.iter().skip(1).product::<usize>();
         let direction = orthogonal(ahead.reshape([rows, columns]));
         let scale = (rows as f64 / columns as f64).max(1.0).sqrt();
         let change = direction.reshape(dims) * (rate * self.ratio * scale);
-        (tensor - change, Some(MuonState { mean }))
+        (tensor - change, Some(state))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        MuonState { mean: state.mean.to_device(device) }
+        state.to_device(device)
     }
 }
 

@@ -3,8 +3,9 @@
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use super::super::number::{duration, fixed, grouped, percent, short};
-use super::super::{ReportError, rows};
+use crate::audit::number::{duration, fixed, fixed_or_dash, grouped, percent, short};
+use super::super::ReportError;
+use crate::audit::rows;
 use super::{examples, plots};
 use crate::audit::outcome::Audit;
 
@@ -101,7 +102,7 @@ mod tests {
                 tie(&percent(row.scores.map)),
                 short(row.linf_255, 2),
                 fixed(row.l2, 2),
-                fixed(row.psnr_db, 1),
+                fixed_or_dash(row.psnr_db, 1),
                 fixed(row.ssim, 3),
                 fixed(row.ms_per_image, 1),
             ];

@@ -17,6 +17,7 @@ mod ops;
 mod proto;
 mod value;
 mod verify;
+pub mod write;
 
 use std::path::Path;
 

@@ -4,8 +4,9 @@ use plotters::prelude::*;
 
 use super::{Figure, Ink, TEXT, draw};
 use crate::audit::outcome::{Audit, Histogram};
-use crate::report::number::short;
-use crate::report::{ReportError, rows};
+use crate::audit::number::short;
+use crate::audit::rows;
+use crate::report::ReportError;
 
 const SIZE: (u32, u32) = (640, 300);
 

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use super::{Figure, Ink, TEXT, draw, span};
 use crate::audit::outcome::{Audit, StepLog};
 use crate::report::ReportError;
-use crate::report::number::short;
+use crate::audit::number::short;
 
 const SIZE: (u32, u32) = (640, 330);
 /// Most points of a curve; more would not be seen.

@@ -12,7 +12,8 @@ use plotters::prelude::*;
 use plotters::style::TextStyle;
 use serde::Serialize;
 
-use super::super::{ReportError, rows};
+use super::super::ReportError;
+use crate::audit::rows;
 use crate::audit::outcome::Audit;
 
 pub(super) use distances::distances;

@@ -5,8 +5,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Figure, Ink, TEXT, draw};
 use crate::audit::outcome::Audit;
-use crate::report::number::percent;
-use crate::report::{ReportError, rows};
+use crate::audit::number::percent;
+use crate::audit::rows;
+use crate::report::ReportError;
 
 const WIDTH: u32 = 880;
 const ROW: u32 = 62;

@@ -4,23 +4,28 @@
 const UNKNOWN: &str = "–";
 
 /// `0.912` as `91.2 %`.
-pub(super) fn percent(fraction: f64) -> String {
+pub(crate) fn percent(fraction: f64) -> String {
     if fraction.is_finite() { format!("{:.1} %", unsigned_zero(fraction * 100.0, 1)) } else { UNKNOWN.into() }
 }
 
 /// A number with `digits` decimals.
-pub(super) fn fixed(value: f64, digits: usize) -> String {
+pub(crate) fn fixed(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{:.digits$}", unsigned_zero(value, digits)) } else { UNKNOWN.into() }
 }
 
+/// A number with `digits` decimals, or a dash.
+pub(crate) fn fixed_or_dash(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), |value| fixed(value, digits))
+}
+
 /// A number with at most `digits` decimals, without trailing zeros: `8`, `2.5`.
-pub(super) fn short(value: f64, digits: usize) -> String {
+pub(crate) fn short(value: f64, digits: usize) -> String {
     let text = fixed(value, digits);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// Seconds as `42 s`, `3 min 20 s` or `1 h 5 min`.
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return UNKNOWN.into();
     }
@@ -34,7 +39,7 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(value: u64) -> String {
+pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
