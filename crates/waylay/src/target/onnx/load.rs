@@ -1,9 +1,12 @@
 //! From a checked graph to a network whose sizes are known: one dry run on a made-up image measures them.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::OnnxError;
-use super::graph::Graph;
+use super::graph::{Graph, Id};
 use super::network::{Network, Trace};
 use super::value::Ranked;
 use crate::target::Tap;
@@ -148,18 +151,33 @@ fn made_up(count: usize, [c, h, w]: [usize; 3], layout: Layout, device: &Device)
     Tensor::from_data(TensorData::new(values.collect(), shape), device)
 }
 
-/// For each spatial size below the input's, the last map of that size; from the largest to the smallest.
+/// Maps taken of one spatial size, besides the last.
+const TAPS_PER_SIZE: usize = 4;
+
+/// For each spatial size below the input's, from the largest to the smallest: the last map of that size, and evenly
+/// spaced ones among those that leave an activation.
 fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Vec<(Tap, usize)> {
-    let mut taps: Vec<(Tap, usize)> = Vec::new();
+    let mut by_size: BTreeMap<Reverse<(usize, [usize; 2])>, Vec<(Id, usize)>> = BTreeMap::new();
     for (id, dims) in &trace.shapes {
         let &[n, c, h, w] = &dims[..] else { continue };
-        if n != batch || h < 2 || w < 2 || h >= input[1] || w >= input[2] || !trace.maps.contains(id) {
-            continue;
+        if n == batch && h >= 2 && w >= 2 && h < input[1] && w < input[2] && trace.maps.contains(id) {
+            by_size.entry(Reverse((h * w, [h, w]))).or_default().push((*id, c));
         }
-        taps.retain(|(tap, _)| tap.size[1..] != [h, w]);
-        taps.push((Tap { name: network.name(*id).to_owned(), size: [c, h, w] }, *id));
     }
-    taps.sort_by_key(|(tap, _)| std::cmp::Reverse(tap.size[1] * tap.size[2]));
+    let mut taps = Vec::new();
+    for (Reverse((_, [h, w])), maps) in by_size {
+        let active: Vec<_> = maps.iter().filter(|(id, _)| network.leaves_activation(*id)).collect();
+        let count = active.len().min(TAPS_PER_SIZE);
+        // The last activation first, then back to the first one in equal steps.
+        let back = |i: usize| ((active.len() - 1) * i).checked_div(count - 1).unwrap_or(0);
+        let mut chosen: Vec<_> = (0..count).map(|i| active[active.len() - 1 - back(i)]).collect();
+        chosen.extend(maps.last());
+        chosen.sort_by_key(|(id, _)| maps.iter().position(|(other, _)| other == id));
+        chosen.dedup();
+        taps.extend(
+            chosen.into_iter().map(|(id, c)| (Tap { name: network.name(*id).to_owned(), size: [*c, h, w] }, *id)),
+        );
+    }
     taps
 }
 

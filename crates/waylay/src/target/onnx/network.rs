@@ -85,6 +85,12 @@ impl Network {
         &self.graph.names[id]
     }
 
+    /// Whether value `id` comes out of an activation function.
+    pub fn leaves_activation(&self, id: Id) -> bool {
+        let made_by = self.graph.nodes.iter().find(|node| node.outputs.contains(&Some(id)));
+        made_by.is_some_and(|node| ops::is_activation(&node.operator))
+    }
+
     /// Makes [`Self::run`] return the maps `taps`, and forgets all plans.
     pub fn set_taps(&mut self, taps: Vec<Id>) {
         self.taps = taps;

@@ -55,6 +55,11 @@ pub(super) fn find(name: &str) -> Option<&'static Operator> {
     FAMILIES.iter().flat_map(|family| family.iter()).find(|o| o.name == name)
 }
 
+/// Whether `operator` is a function of one number that networks put between layers.
+pub(super) fn is_activation(operator: &str) -> bool {
+    activation::LIST.iter().any(|o| o.name == operator)
+}
+
 /// The names of all operators, sorted.
 pub(super) fn names() -> Vec<&'static str> {
     let mut names: Vec<_> = FAMILIES.iter().flat_map(|family| family.iter().map(|o| o.name)).collect();
