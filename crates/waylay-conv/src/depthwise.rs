@@ -236,12 +236,12 @@ vectorised! {
 fn dot_taps<const T: usize>(sums: &mut [f32; T], values: &[f32], source: &[f32], offsets: &[usize; T]) {
     let (whole, rest) = values.as_chunks::<LANES>();
     let taps = offsets.map(|offset| source[offset..][..values.len()].as_chunks::<LANES>());
+    let blocks = taps.map(|(blocks, _)| &blocks[..whole.len()]);
     let mut lanes = [[0.0_f32; LANES]; T];
     for (i, values) in whole.iter().enumerate() {
         for t in 0..T {
-            let tap = &taps[t].0[i];
             for lane in 0..LANES {
-                lanes[t][lane] += values[lane] * tap[lane];
+                lanes[t][lane] += values[lane] * blocks[t][i][lane];
             }
         }
     }

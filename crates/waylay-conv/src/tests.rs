@@ -4,7 +4,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
 use crate::options::{ConvOptions, Geometry};
-use crate::{conv2d, depthwise, general, instance_norm, prelu, stock};
+use crate::{
+    conv2d, depthwise, general, instance_norm, pixel_shuffle, pixel_unshuffle, prelu, stock, upsample_nearest,
+};
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
 type Case = (usize, usize, [usize; 2], [usize; 2], [usize; 2], [usize; 2], [usize; 4], [usize; 2]);
@@ -266,6 +268,24 @@ fn prelu_and_its_gradients_equal_burns() {
             run(&inputs, |(x, _, vectors)| prelu(x.clone(), vectors[0].clone()))
         };
         assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
+    }
+}
+
+#[test]
+fn changes_of_size_and_their_gradients_equal_burns() {
+    type Resample = fn(Tensor<4>, usize) -> Tensor<4>;
+    let pairs: [(Resample, Resample, &str); 3] = [
+        (upsample_nearest, stock::upsample_nearest, "upsample_nearest"),
+        (pixel_shuffle, stock::pixel_shuffle, "pixel_shuffle"),
+        (pixel_unshuffle, stock::pixel_unshuffle, "pixel_unshuffle"),
+    ];
+    for (ours, stock, name) in pairs {
+        for factor in 1..4 {
+            let shape = [2, 2 * factor * factor, 3 * factor, 5 * factor];
+            let inputs = (tensor(shape, 4), None::<Tensor<1>>, Vec::new());
+            let call = |operation: Resample| run(&inputs, |(x, ..)| operation(x.clone(), factor));
+            assert_same(call(ours), call(stock), &format!("{name} by {factor}"));
+        }
     }
 }
 
