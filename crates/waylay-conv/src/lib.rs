@@ -76,6 +76,12 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
 }
 
+/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `slope`. Differentiable in `x`.
+pub fn leaky_relu(x: Tensor<4>, slope: f64) -> Tensor<4> {
+    let alpha = Tensor::full([1], slope, (&x.device(), x.dtype()));
+    prelu(x, alpha)
+}
+
 /// Enlarges `x` `[N, C, H, W]` to `[N, C, H factor, W factor]` by repeating each pixel. Differentiable.
 ///
 /// # Panics

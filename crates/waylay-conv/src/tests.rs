@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    conv2d, depthwise, general, instance_norm, pixel_shuffle, pixel_unshuffle, prelu, stock, upsample_nearest,
+    conv2d, depthwise, general, instance_norm, leaky_relu, pixel_shuffle, pixel_unshuffle, prelu, stock,
+    upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -269,6 +270,14 @@ fn prelu_and_its_gradients_equal_burns() {
         };
         assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
     }
+}
+
+#[test]
+fn leaky_relu_and_its_gradient_equal_burns() {
+    let inputs = (tensor([2, 6, 9, 7], 8), None::<Tensor<1>>, Vec::new());
+    let ours = run(&inputs, |(x, ..)| leaky_relu(x.clone(), 0.2));
+    let stock = run(&inputs, |(x, ..)| burn::tensor::activation::leaky_relu(x.clone(), 0.2));
+    assert_same(ours, stock, "leaky_relu");
 }
 
 #[test]
