@@ -5,7 +5,7 @@
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
@@ -90,6 +90,34 @@ impl Backward<Flex, 2> for Prelu {
     }
 }
 
+/// Backward pass of a change of size; keeps how its gradient is made from that of the output, and the factor.
+#[derive(Debug)]
+struct Resample;
+
+impl Backward<Flex, 1> for Resample {
+    type State = (fn(FlexTensor, usize) -> FlexTensor, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (adjoint, factor) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| adjoint(gradient, factor));
+    }
+}
+
+/// Records `operation`, whose gradient `adjoint` gives.
+fn resample<C: CheckpointStrategy>(
+    x: Tracked,
+    factor: usize,
+    operation: fn(FlexTensor, usize) -> FlexTensor,
+    adjoint: fn(FlexTensor, usize) -> FlexTensor,
+) -> Tracked {
+    let node = x.node();
+    let output = operation(x.into_primitive(), factor);
+    match Resample.prepare::<C>([node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((adjoint, factor), output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    }
+}
+
 impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
     fn fast_conv2d(x: Tracked, weight: Tracked, options: ConvOptions) -> Tracked {
         let nodes = [x.node(), weight.node()];
@@ -130,5 +158,17 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
             OpsKind::Tracked(prep) => prep.finish((x, alpha), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
+    }
+
+    fn fast_upsample_nearest(x: Tracked, factor: usize) -> Tracked {
+        resample::<C>(x, factor, Flex::fast_upsample_nearest, backend::upsample_nearest_gradient)
+    }
+
+    fn fast_pixel_shuffle(x: Tracked, factor: usize) -> Tracked {
+        resample::<C>(x, factor, Flex::fast_pixel_shuffle, Flex::fast_pixel_unshuffle)
+    }
+
+    fn fast_pixel_unshuffle(x: Tracked, factor: usize) -> Tracked {
+        resample::<C>(x, factor, Flex::fast_pixel_unshuffle, Flex::fast_pixel_shuffle)
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
-use crate::{depthwise, general, prelu};
+use crate::{depthwise, general, prelu, resample};
 
 /// Operations with kernels of their own; every tensor holds `f32`.
 #[backend_extension(Flex, Autodiff)]
@@ -37,6 +37,15 @@ pub trait ConvBackend: Backend {
 
     /// See [`crate::prelu`].
     fn fast_prelu(x: FloatTensor<Self>, alpha: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::upsample_nearest`].
+    fn fast_upsample_nearest(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self>;
+
+    /// See [`crate::pixel_shuffle`].
+    fn fast_pixel_shuffle(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self>;
+
+    /// See [`crate::pixel_unshuffle`].
+    fn fast_pixel_unshuffle(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self>;
 }
 
 impl ConvBackend for Flex {
@@ -63,6 +72,23 @@ impl ConvBackend for Flex {
         let shape @ [_, channels, h, w] = dims(&x);
         let (x, alpha) = (Values::of(x), Values::of(alpha));
         tensor(prelu::forward(x.slice(), alpha.slice(), channels, h * w), shape)
+    }
+
+    fn fast_upsample_nearest(x: FlexTensor, factor: usize) -> FlexTensor {
+        let [n, c, h, w] = dims(&x);
+        tensor(resample::repeat(Values::of(x).slice(), [h, w], factor), [n, c, h * factor, w * factor])
+    }
+
+    fn fast_pixel_shuffle(x: FlexTensor, factor: usize) -> FlexTensor {
+        let [n, c, h, w] = dims(&x);
+        let shape = [n, c / (factor * factor), h * factor, w * factor];
+        tensor(resample::weave(Values::of(x).slice(), [h, w], factor), shape)
+    }
+
+    fn fast_pixel_unshuffle(x: FlexTensor, factor: usize) -> FlexTensor {
+        let [n, c, h, w] = dims(&x);
+        let (h, w) = (h / factor, w / factor);
+        tensor(resample::unweave(Values::of(x).slice(), [h, w], factor), [n, c * factor * factor, h, w])
     }
 }
 
@@ -120,6 +146,13 @@ pub(crate) fn prelu_slope_gradient(x: FlexTensor, slopes: usize, gradient: FlexT
     let [_, channels, h, w] = dims(&x);
     let (x, gradient) = (Values::of(x), Values::of(gradient));
     tensor(prelu::slope_gradient(x.slice(), gradient.slice(), channels, h * w, slopes), [slopes])
+}
+
+/// Gradient of the input of an upsampling.
+pub(crate) fn upsample_nearest_gradient(gradient: FlexTensor, factor: usize) -> FlexTensor {
+    let [n, c, h, w] = dims(&gradient);
+    let (h, w) = (h / factor, w / factor);
+    tensor(resample::sum_squares(Values::of(gradient).slice(), [h, w], factor), [n, c, h, w])
 }
 
 /// Shape of a tensor of four dimensions.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::im2col::gather;
 use crate::options::Geometry;
 use crate::scratch;
-use crate::simd::{LANES, vectorised};
+use crate::simd::{reduce, vectorised};
 
 /// Output `[N, C, Ho, Wo]` for `x` `[N, C, H, W]`, `weight` `[C, 1, Kh, Kw]` and `bias` `[C]`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -221,32 +221,8 @@ fn correlate_taps<const T: usize>(
 vectorised! {
     /// Adds to each of `sums` the sum of products of `values` and as many values of `source` from its offset on.
     fn dots(sums: &mut [f32], values: &[f32], source: &[f32], offsets: &[usize]) {
-        let (whole, rest) = sums.as_chunks_mut::<9>();
-        let (offsets, rest_offsets) = offsets.as_chunks::<9>();
-        for (sums, offsets) in whole.iter_mut().zip(offsets) {
-            dot_taps(sums, values, source, offsets);
+        for (sum, offset) in sums.iter_mut().zip(offsets) {
+            *sum += reduce(values, &source[*offset..][..values.len()], |value, tap| value * tap) as f32;
         }
-        for (sum, offset) in rest.iter_mut().zip(rest_offsets) {
-            dot_taps(std::array::from_mut(sum), values, source, &[*offset]);
-        }
-    }
-}
-
-#[inline(always)]
-fn dot_taps<const T: usize>(sums: &mut [f32; T], values: &[f32], source: &[f32], offsets: &[usize; T]) {
-    let (whole, rest) = values.as_chunks::<LANES>();
-    let taps = offsets.map(|offset| source[offset..][..values.len()].as_chunks::<LANES>());
-    let mut lanes = [[0.0_f32; LANES]; T];
-    for (i, values) in whole.iter().enumerate() {
-        for t in 0..T {
-            let tap = &taps[t].0[i];
-            for lane in 0..LANES {
-                lanes[t][lane] += values[lane] * tap[lane];
-            }
-        }
-    }
-    for t in 0..T {
-        let rest: f32 = rest.iter().zip(taps[t].1).map(|(value, tap)| value * tap).sum();
-        sums[t] += lanes[t].iter().sum::<f32>() + rest;
     }
 }

@@ -10,18 +10,18 @@ use crate::options::Geometry;
 use crate::scratch;
 use crate::window::{Shared, Window};
 
-/// Values of the column matrix that a tile may hold: 1 MB, about one core's second-level cache.
-const TILE: usize = 1 << 18;
-/// Fewest columns worth a product, where there are so many.
-const NARROW: usize = 192;
-/// Most columns of a tile.
-const WIDE: usize = 1024;
+/// Values of the column matrix that a tile may hold: 4 MB, a core's share of the last cache.
+const TILE: usize = 1 << 20;
+/// Fewest and most columns that a tile may have.
+const COLUMNS: [usize; 2] = [512, 1024];
+/// Columns that the product takes at once: a block that is not full costs as much as one that is.
+const BLOCK: usize = 64;
 
 /// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, `weight` `[Co, Ci / groups, Kh, Kw]` and `bias` `[Co]`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
     let (groups, threads) = (g.options.groups, rayon::current_num_threads());
-    let tiles = tiles(g, g.depth(), threads.div_ceil(groups));
+    let tiles = Plan::new(g, g.depth(), threads.div_ceil(groups)).all(g);
     let channels = blocks(g.group_out(), threads.div_ceil((tiles.len() * groups).max(1)), 16);
     let tasks = product(groups, &channels, &tiles);
     let shared = Shared::new(&mut output);
@@ -50,7 +50,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
         // SAFETY: tasks differ in their filters or in their input channels, so that no weight belongs to two.
         let mut target = unsafe { shared.window(start, outputs.len(), depth, g.depth()) };
         let channels = group * g.group_in() + inputs.start..group * g.group_in() + inputs.end;
-        for (step, tile) in tiles(g, depth, 1).into_iter().enumerate() {
+        for (step, tile) in Plan::new(g, depth, 1).all(g).into_iter().enumerate() {
             with_columns(g, x, channels.clone(), &tile, |columns| {
                 with_gradient(g, gradient, first, outputs.len(), &tile, |gradient| {
                     multiply(&mut target, step > 0, gradient, columns.transposed());
@@ -74,9 +74,9 @@ fn scattered_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32
     let mut output = vec![0.0; g.images * g.in_channels * g.input_area()];
     let (groups, threads) = (g.options.groups, rayon::current_num_threads());
     let area = g.kernel_area();
-    let merged = merged_images(g, NARROW, threads);
-    let images = blocks(g.images, g.images.div_ceil(merged), 1);
-    let parts = (g.depth() * NARROW).div_ceil(TILE).max(threads.div_ceil(groups * images.len().max(1)));
+    let plan = Plan::new(g, g.depth(), threads.div_ceil(groups));
+    let images = plan.images(g);
+    let parts = (g.depth() * COLUMNS[0]).div_ceil(TILE).max(threads.div_ceil(groups * images.len().max(1)));
     let channels = blocks(g.group_in(), parts, 1);
     let tasks = product(groups, &channels, &images);
     let shared = Shared::new(&mut output);
@@ -84,7 +84,7 @@ fn scattered_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32
         let (start, depth) = (inputs.start * area, inputs.len() * area);
         let filters = &weight[group * g.group_out() * g.depth() + start..];
         let filters = Matrix::new(filters, g.group_out(), depth, g.depth()).transposed();
-        for tile in row_tiles(g, depth, images) {
+        for tile in plan.tiles(g, images) {
             let pitch = tile.columns(g);
             scratch::with(depth * pitch, |columns| {
                 with_gradient(g, gradient, group * g.group_out(), g.group_out(), &tile, |gradient| {
@@ -142,37 +142,67 @@ impl Tile {
     }
 }
 
-/// Divides all images into tiles for a column matrix of `depth` rows: parts of one large image, or several small
-/// images, merged no further than leaves `least` tiles.
-fn tiles(g: &Geometry, depth: usize, least: usize) -> Vec<Tile> {
-    let merged = merged_images(g, wanted_columns(depth), least);
-    let images = blocks(g.images, g.images.div_ceil(merged), 1);
-    images.into_iter().flat_map(|images| row_tiles(g, depth, images)).collect()
+/// How many images, and how many output rows of each, make a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    images: usize,
+    rows: usize,
 }
 
-/// Divides `images` into tiles by output rows.
-fn row_tiles(g: &Geometry, depth: usize, images: Range<usize>) -> Vec<Tile> {
-    let [height, width] = g.output;
-    let rows = (wanted_columns(depth) / (width * images.len().max(1))).clamp(1, height);
-    let parts = height.div_ceil(rows);
-    blocks(height, parts, 1).into_iter().map(|rows| Tile { images: images.clone(), rows }).collect()
+impl Plan {
+    /// The plan whose products, with a column matrix of `depth` rows, take least time on `threads` threads.
+    fn new(g: &Geometry, depth: usize, threads: usize) -> Self {
+        let [height, width] = g.output;
+        let most = (TILE / depth).clamp(COLUMNS[0], COLUMNS[1]);
+        let parts = (1..=height).map(|rows| Self { images: 1, rows });
+        let merged = (2..=g.images).map(|images| Self { images, rows: height });
+        let fitting = |plan: &Self| plan.images * plan.rows * width <= most;
+        let best = parts.chain(merged).filter(fitting).min_by_key(|plan| plan.cost(g, threads));
+        best.unwrap_or(Self { images: 1, rows: 1 })
+    }
+
+    /// Time of all products, in the time that half a block takes on all threads.
+    fn cost(self, g: &Geometry, threads: usize) -> usize {
+        let [height, width] = g.output;
+        let tile = |images: usize, rows: usize| 2 * (images * rows * width).div_ceil(BLOCK) + 1;
+        let group = |images: usize| {
+            height / self.rows * tile(images, self.rows)
+                + if height.is_multiple_of(self.rows) { 0 } else { tile(images, height % self.rows) }
+        };
+        let rest = g.images % self.images;
+        let total = g.images / self.images * group(self.images) + if rest == 0 { 0 } else { group(rest) };
+        let count = g.images.div_ceil(self.images) * height.div_ceil(self.rows);
+        if (threads..4 * threads).contains(&count) {
+            return count.div_ceil(threads) * threads * tile(self.images, self.rows);
+        }
+        // With fewer tiles than threads, threads share a tile, and each makes its columns anew.
+        if count < threads { total * 5 / 4 } else { total }
+    }
+
+    /// All images, divided.
+    fn images(self, g: &Geometry) -> Vec<Range<usize>> {
+        steps(g.images, self.images)
+    }
+
+    /// The tiles of some images.
+    fn tiles(self, g: &Geometry, images: Range<usize>) -> Vec<Tile> {
+        steps(g.output[0], self.rows).into_iter().map(|rows| Tile { images: images.clone(), rows }).collect()
+    }
+
+    /// The tiles of all images.
+    fn all(self, g: &Geometry) -> Vec<Tile> {
+        self.images(g).into_iter().flat_map(|images| self.tiles(g, images)).collect()
+    }
 }
 
-fn wanted_columns(depth: usize) -> usize {
-    (TILE / depth.max(1)).clamp(NARROW, WIDE)
-}
-
-/// Images that share a tile of about `columns` columns, in a number of tiles that is a multiple of `least`.
-fn merged_images(g: &Geometry, columns: usize, least: usize) -> usize {
-    let tiles = (g.images * g.output_area()).div_ceil(columns);
-    let even = (tiles / least * least).max(least);
-    if g.output_area() >= columns { 1 } else { g.images.div_ceil(even).max(1) }
+/// Divides `0..count` into ranges of `length`, the last of which may be shorter.
+fn steps(count: usize, length: usize) -> Vec<Range<usize>> {
+    (0..count.div_ceil(length)).map(|step| step * length..count.min((step + 1) * length)).collect()
 }
 
 /// Divides `0..count` into at most `parts` nearly equal ranges whose lengths are multiples of `unit`, but the last.
 fn blocks(count: usize, parts: usize, unit: usize) -> Vec<Range<usize>> {
-    let length = count.div_ceil(parts.max(1)).next_multiple_of(unit).max(1);
-    (0..count.div_ceil(length)).map(|block| block * length..count.min((block + 1) * length)).collect()
+    steps(count, count.div_ceil(parts.max(1)).next_multiple_of(unit).max(1))
 }
 
 /// Every combination of a group, an `a` and a `b`.

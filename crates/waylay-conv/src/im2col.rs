@@ -54,6 +54,9 @@ pub(crate) fn im2col(
     for_each_row(geometry, image.len() / area, |channel, row, down, across| {
         let plane = &image[channel * area..][..area];
         let target = &mut columns[row * pitch..][..rows.len() * out_width];
+        if geometry.options.stride == [1; 2] && out_width == width {
+            return shift(plane, width, rows.clone(), target, down, across);
+        }
         for (oy, target) in rows.clone().zip(target.chunks_exact_mut(out_width)) {
             if oy < down.begin || oy >= down.end || across.begin == across.end {
                 target.fill(0.0);
@@ -66,6 +69,25 @@ pub(crate) fn im2col(
             gather(&mut target[across.begin..across.end], source, stride_x);
         }
     });
+}
+
+/// Writes a row of the column matrix of a convolution that keeps the width: the plane, shifted, with zeros where the
+/// shift would bring in another row's values.
+fn shift(plane: &[f32], width: usize, rows: Range<usize>, target: &mut [f32], down: Reach, across: Reach) {
+    let (first, last) = (rows.start.max(down.begin), rows.end.min(down.end));
+    if first >= last || across.begin == across.end {
+        return target.fill(0.0);
+    }
+    target[..(first - rows.start) * width].fill(0.0);
+    target[(last - rows.start) * width..].fill(0.0);
+    let inner = &mut target[(first - rows.start) * width..(last - rows.start) * width];
+    let start = (down.first + first - down.begin) * width + across.first;
+    let len = (last - first - 1) * width + across.end - across.begin;
+    inner[across.begin..][..len].copy_from_slice(&plane[start..][..len]);
+    for row in inner.chunks_exact_mut(width) {
+        row[..across.begin].fill(0.0);
+        row[across.end..].fill(0.0);
+    }
 }
 
 /// Adds the columns of output rows `rows` to `image` (some channels, `[C, H, W]`): the adjoint of [`im2col`].

@@ -1,4 +1,5 @@
-//! Fast CPU convolution, forward and backward, for Burn's flex backend; on any other device, Burn's own.
+//! Fast CPU convolution, and the layers around it, forward and backward, for Burn's flex backend; on any other
+//! device, Burn's own.
 //!
 //! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
 //! the same bits.
@@ -15,6 +16,7 @@ mod im2col;
 mod norm;
 mod options;
 mod prelu;
+mod resample;
 mod scratch;
 mod simd;
 mod stock;
@@ -74,6 +76,53 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
         return stock::prelu(x, alpha);
     }
     Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
+}
+
+/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `slope`. Differentiable in `x`.
+pub fn leaky_relu(x: Tensor<4>, slope: f64) -> Tensor<4> {
+    let alpha = Tensor::full([1], slope, (&x.device(), x.dtype()));
+    prelu(x, alpha)
+}
+
+/// Enlarges `x` `[N, C, H, W]` to `[N, C, H factor, W factor]` by repeating each pixel. Differentiable.
+///
+/// # Panics
+/// If `factor` is 0.
+pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    assert!(factor > 0, "upsample_nearest: factor 0; need at least 1");
+    if !has_kernels(&x) || x.dims().contains(&0) {
+        return stock::upsample_nearest(x, factor);
+    }
+    Tensor::from_dispatch(Dispatch::fast_upsample_nearest(x.into_dispatch(), factor))
+}
+
+/// Turns `x` `[N, C factor², H, W]` into `[N, C, H factor, W factor]`: channel `c factor² + i factor + j` gives the
+/// pixels at rows `i` and columns `j`, modulo `factor`, of channel `c`. Differentiable.
+///
+/// # Panics
+/// If `factor` is 0 or its square does not divide the channels.
+pub fn pixel_shuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let [_, channels, ..] = x.dims();
+    let fits = factor > 0 && channels.is_multiple_of(factor * factor);
+    assert!(fits, "pixel_shuffle: {channels} channels cannot be divided by factor {factor} squared");
+    if !has_kernels(&x) || x.dims().contains(&0) {
+        return stock::pixel_shuffle(x, factor);
+    }
+    Tensor::from_dispatch(Dispatch::fast_pixel_shuffle(x.into_dispatch(), factor))
+}
+
+/// Turns `x` `[N, C, H factor, W factor]` into `[N, C factor², H, W]`: the reverse of [`pixel_shuffle`].
+///
+/// # Panics
+/// If `factor` is 0 or does not divide height and width.
+pub fn pixel_unshuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let [.., h, w] = x.dims();
+    let fits = factor > 0 && h.is_multiple_of(factor) && w.is_multiple_of(factor);
+    assert!(fits, "pixel_unshuffle: {h} x {w} pixels cannot be divided by factor {factor}");
+    if !has_kernels(&x) || x.dims().contains(&0) {
+        return stock::pixel_unshuffle(x, factor);
+    }
+    Tensor::from_dispatch(Dispatch::fast_pixel_unshuffle(x.into_dispatch(), factor))
 }
 
 /// Whether the kernels of this crate can take a tensor: `f32` on the flex backend.

@@ -48,9 +48,9 @@ pub(crate) fn has_avx2() -> bool {
 }
 
 /// Values summed side by side before they are added up.
-pub(crate) const LANES: usize = 16;
+const LANES: usize = 32;
 /// Values summed in single precision before the sum is carried on in double.
-const BLOCK: usize = 64 * LANES;
+const BLOCK: usize = 32 * LANES;
 
 vectorised! {
     /// Sum of `values`.

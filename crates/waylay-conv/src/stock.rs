@@ -29,3 +29,23 @@ pub(crate) fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
     let [slopes] = alpha.dims();
     x.clone().clamp_min(0.0) + x.clamp_max(0.0) * alpha.reshape([1, slopes, 1, 1])
 }
+
+pub(crate) fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let repeated: Tensor<6> = x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, factor, w, factor]);
+    repeated.reshape([n, c, h * factor, w * factor])
+}
+
+pub(crate) fn pixel_shuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let c = c / (factor * factor);
+    let woven: Tensor<6> = x.reshape([n, c, factor, factor, h, w]).permute([0, 1, 4, 2, 5, 3]);
+    woven.reshape([n, c, h * factor, w * factor])
+}
+
+pub(crate) fn pixel_unshuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let (h, w) = (h / factor, w / factor);
+    let parted: Tensor<6> = x.reshape([n, c, h, factor, w, factor]).permute([0, 1, 3, 5, 2, 4]);
+    parted.reshape([n, c * factor * factor, h, w])
+}

@@ -4,7 +4,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
 use crate::options::{ConvOptions, Geometry};
-use crate::{conv2d, depthwise, general, instance_norm, prelu, stock};
+use crate::{
+    conv2d, depthwise, general, instance_norm, leaky_relu, pixel_shuffle, pixel_unshuffle, prelu, stock,
+    upsample_nearest,
+};
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
 type Case = (usize, usize, [usize; 2], [usize; 2], [usize; 2], [usize; 2], [usize; 4], [usize; 2]);
@@ -266,6 +269,32 @@ fn prelu_and_its_gradients_equal_burns() {
             run(&inputs, |(x, _, vectors)| prelu(x.clone(), vectors[0].clone()))
         };
         assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
+    }
+}
+
+#[test]
+fn leaky_relu_and_its_gradient_equal_burns() {
+    let inputs = (tensor([2, 6, 9, 7], 8), None::<Tensor<1>>, Vec::new());
+    let ours = run(&inputs, |(x, ..)| leaky_relu(x.clone(), 0.2));
+    let stock = run(&inputs, |(x, ..)| burn::tensor::activation::leaky_relu(x.clone(), 0.2));
+    assert_same(ours, stock, "leaky_relu");
+}
+
+#[test]
+fn changes_of_size_and_their_gradients_equal_burns() {
+    type Resample = fn(Tensor<4>, usize) -> Tensor<4>;
+    let pairs: [(Resample, Resample, &str); 3] = [
+        (upsample_nearest, stock::upsample_nearest, "upsample_nearest"),
+        (pixel_shuffle, stock::pixel_shuffle, "pixel_shuffle"),
+        (pixel_unshuffle, stock::pixel_unshuffle, "pixel_unshuffle"),
+    ];
+    for (ours, stock, name) in pairs {
+        for factor in 1..4 {
+            let shape = [2, 2 * factor * factor, 3 * factor, 5 * factor];
+            let inputs = (tensor(shape, 4), None::<Tensor<1>>, Vec::new());
+            let call = |operation: Resample| run(&inputs, |(x, ..)| operation(x.clone(), factor));
+            assert_same(call(ours), call(stock), &format!("{name} by {factor}"));
+        }
     }
 }
 
