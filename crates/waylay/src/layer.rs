@@ -126,29 +126,30 @@ impl Residual {
 
 /// `[N, C, H, W]` → `[N, C·r², ⌈H/r⌉, ⌈W/r⌉]`; sides that `r` does not divide are padded by zeros below and right.
 pub fn pixel_unshuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
-    let [n, c, height, width] = x.dims();
+    let [_, _, height, width] = x.dims();
     let (h, w) = (height.div_ceil(r), width.div_ceil(r));
     let x = if (h * r, w * r) == (height, width) {
         x
     } else {
         x.pad((0, w * r - width, 0, h * r - height), burn::tensor::ops::PadMode::Constant(0.0))
     };
-    x.reshape([n, c, h, r, w, r]).permute([0, 1, 3, 5, 2, 4]).reshape([n, c * r * r, h, w])
+    waylay_conv::pixel_unshuffle(x, r)
 }
 
 /// `[N, C·r², h, w]` → `[N, C, height, width]`, cropped below and right (Shi et al., arXiv:1609.05158, eq. 4).
 pub fn pixel_shuffle(x: Tensor<4>, r: usize, [height, width]: [usize; 2]) -> Tensor<4> {
     let [n, channels, h, w] = x.dims();
     let c = channels / (r * r);
-    let full = x.reshape([n, c, r, r, h, w]).permute([0, 1, 4, 2, 5, 3]).reshape([n, c, h * r, w * r]);
+    let full = waylay_conv::pixel_shuffle(x, r);
     if (h * r, w * r) == (height, width) { full } else { full.slice([0..n, 0..c, 0..height, 0..width]) }
 }
 
 /// Nearest-neighbour resizing to `size` = height, width: unlike a transposed convolution it leaves no grid.
 pub fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, _, h, w] = x.dims();
-    if [h, w] == size {
-        return x;
+    let factor = size[0] / h.max(1);
+    if [h * factor, w * factor] == size {
+        return if factor == 1 { x } else { waylay_conv::upsample_nearest(x, factor) };
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
     interpolate(x, options)

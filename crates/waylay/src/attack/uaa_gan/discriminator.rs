@@ -2,10 +2,10 @@
 //! arXiv:1611.04076, eq. 9). Ours: its layers, which the paper leaves open; the choices are compared in docs/ablation.md.
 
 use burn::module::Module;
-use burn::tensor::activation::leaky_relu;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use waylay_conv::leaky_relu;
 
 use crate::layer::{Conv, Norm};
 

@@ -35,11 +35,12 @@ pub enum GeneratorKind {
 pub struct GeneratorConfig {
     /// What it looks at. Default `feature-conditioned`.
     pub kind: GeneratorKind,
-    /// Channels per stage, from the smallest feature map to the largest; 1 to 5 stages of 4 to 1,024 channels.
+    /// Channels per stage, from the smallest feature map to the largest; 1 to 5 stages of 4 to 1,024
+    /// channels. Default 128, 128, 64, 32.
     pub widths: Vec<usize>,
-    /// Residual blocks per stage, as many entries as `widths`; 0 to 16 each.
+    /// Residual blocks per stage, as many entries as `widths`; 0 to 16 each. Default 2, 2, 2, 1.
     pub blocks: Vec<usize>,
-    /// Steepness of the tanh that keeps the budget; above 0, at most 100. Default 1.
+    /// Steepness of the tanh that keeps the budget; above 0, at most 100. Default 2.
     pub gain: f64,
     /// Factor on the last layer's first weights; 0 to 10. Default 1; smaller begins nearer to the clean image.
     pub head_scale: f64,
@@ -49,9 +50,9 @@ impl Default for GeneratorConfig {
     fn default() -> Self {
         Self {
             kind: GeneratorKind::default(),
-            widths: vec![192, 128, 64, 32],
+            widths: vec![128, 128, 64, 32],
             blocks: vec![2, 2, 2, 1],
-            gain: 1.0,
+            gain: 2.0,
             head_scale: 1.0,
         }
     }

@@ -49,7 +49,10 @@ fn prelu(call: &Call<'_>) -> Outcome {
     let per_channel = rank >= 2 && slopes.len() + 1 >= rank && slopes[slopes.len() + 1 - rank] == count;
     if count == 1 || (per_channel && count == dims[1]) {
         let Ranked::R1(slope) = slope.reshape(&[count])? else { return Err("slope of no rank".into()) };
-        return one(map_rank!(x, t => activation::prelu(t, slope)));
+        return match x {
+            Ranked::R4(t) => one(Ranked::R4(waylay_conv::prelu(t, slope))),
+            x => one(map_rank!(x, t => activation::prelu(t, slope))),
+        };
     }
     let slope = slope.with_rank(rank)?.expand(&dims)?;
     one(zip_rank!(x, slope, (x, s) => activation::relu(x.clone()) - activation::relu(-x) * s)?)
