@@ -12,6 +12,7 @@ mod depthwise;
 mod gemm;
 mod general;
 mod im2col;
+mod memory;
 mod norm;
 mod options;
 mod prelu;
@@ -27,6 +28,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
 use crate::backend::ConvBackend;
+pub use crate::memory::keep_freed_memory;
 pub use crate::options::ConvOptions;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
