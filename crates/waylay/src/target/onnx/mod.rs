@@ -10,6 +10,8 @@ mod error;
 mod fold;
 mod functions;
 mod graph;
+#[cfg(test)]
+mod hostile;
 mod inspect;
 mod load;
 mod network;

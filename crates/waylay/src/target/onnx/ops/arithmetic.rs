@@ -145,6 +145,7 @@ fn power(call: &Call<'_>) -> Outcome {
         Some(2.0) => one(map_rank!(call.tensor(0)?, t => t.clone() * t)),
         Some(1.0) => one(call.tensor(0)?),
         Some(0.5) => one(map_rank!(call.tensor(0)?, t => t.sqrt())),
+        Some(e) if !e.is_finite() || e.abs() > 1e6 => Err(format!("an exponent of {e}; need -1e6 to 1e6")),
         Some(e) => one(map_rank!(call.tensor(0)?, t => t.powf_scalar(e))),
         None => {
             let (a, b) = (call.tensor(0)?, call.tensor(1)?);
