@@ -75,7 +75,9 @@ impl Loaded {
     /// Embeddings `[N, dim]` and taps for what the network takes, any batch; looped where its batch is fixed.
     pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Tensor<2>, Vec<Tensor<4>>), OnnxError> {
         let count = input.dims()[0];
-        let Some(batch) = self.fixed_batch.filter(|b| *b != count) else { return self.run_whole(input, taps) };
+        let Some(batch) = self.fixed_batch.filter(|b| *b != count) else {
+            return self.run_whole(input, taps);
+        };
         let mut parts = Vec::new();
         for start in (0..count).step_by(batch) {
             let length = batch.min(count - start);
@@ -121,7 +123,9 @@ fn input_size(graph: &Graph, wanted: &Wanted) -> Result<(Option<usize>, [usize; 
         return Err(bad(format!("{channels} channels; need 1 or 3 (is the layout right?)")));
     }
     let side = |own: Option<usize>, given: Option<usize>, what: &str| match (own, given) {
-        (Some(own), Some(given)) if own != given => Err(bad(format!("{what} is {own}, but {given} was asked for"))),
+        (Some(own), Some(given)) if own != given => {
+            Err(bad(format!("{what} is {own}, but {given} was asked for")))
+        }
         (Some(side), _) | (None, Some(side)) if side <= 65_536 => Ok(side),
         (None, None) => Err(bad(format!("the file leaves its {what} open; give `size = [height, width]`"))),
         _ => Err(bad(format!("{what} is more than 65536"))),
@@ -132,7 +136,9 @@ fn input_size(graph: &Graph, wanted: &Wanted) -> Result<(Option<usize>, [usize; 
         return Err(bad(format!("{height} x {width} pixels; at most 16777216 are supported")));
     }
     match batch {
-        Some(n) if n > MAX_BATCH => Err(bad(format!("a fixed batch of {n}; at most {MAX_BATCH} is supported"))),
+        Some(n) if n > MAX_BATCH => {
+            Err(bad(format!("a fixed batch of {n}; at most {MAX_BATCH} is supported")))
+        }
         _ => Ok((batch, [channels, height, width])),
     }
 }

@@ -69,7 +69,12 @@ impl OnnxTarget {
         Self::build(name, bytes, None, options)
     }
 
-    fn build(name: &str, bytes: &[u8], folder: Option<&Path>, options: OpenOptions) -> Result<Self, OnnxError> {
+    fn build(
+        name: &str,
+        bytes: &[u8],
+        folder: Option<&Path>,
+        options: OpenOptions,
+    ) -> Result<Self, OnnxError> {
         let graph = decode(name, bytes, folder)?;
         let OpenOptions { preprocess, output } = options;
         let fingerprint = fingerprint(bytes, &preprocess, output.as_deref());

@@ -164,7 +164,12 @@ impl Network {
         Ok(result)
     }
 
-    fn follow(&self, plan: &Plan, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+    fn follow(
+        &self,
+        plan: &Plan,
+        input: Tensor<4>,
+        taps: bool,
+    ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let device = input.device();
         self.execute(plan, input, &device, taps, |_, _, _| Ok(()))
     }
@@ -183,7 +188,8 @@ impl Network {
         values[self.graph.input] = Some(Ranked::R4(input).into());
         for (at, frees) in &plan.steps {
             let node = &self.graph.nodes[*at];
-            let find = |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
+            let find =
+                |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
             let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(|id| find(id).cloned())).collect();
             let shapes: Vec<_> = inputs.iter().map(|v| v.as_ref().map_or(Vec::new(), Value::dims)).collect();
             for id in frees {

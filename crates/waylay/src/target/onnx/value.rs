@@ -180,7 +180,8 @@ impl Value {
                     return Ok(tensor.clone().lift(device));
                 }
                 let dims = if known.constant.dims.is_empty() { &[1][..] } else { &known.constant.dims };
-                let floats = known.constant.as_floats().ok_or("integers or booleans where floats are needed")?;
+                let floats =
+                    known.constant.as_floats().ok_or("integers or booleans where floats are needed")?;
                 let tensor = Ranked::new(dims, floats.to_vec(), &device.clone().inner())?;
                 Ok(known.tensor.get_or_init(|| tensor).clone().lift(device))
             }

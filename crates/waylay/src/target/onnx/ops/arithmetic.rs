@@ -19,8 +19,12 @@ pub(super) const LIST: &[Operator] = &[
         binary(call, |a, b| a / b, i64::checked_div, |a, b| zip_rank!(a, b, (x, y) => x / y))
     }),
     op("Mod", 2..=2, remainder),
-    op("Min", 1..=64, |call| extreme(call, f32::min, i64::min, |a, b| zip_rank!(a, b, (x, y) => x.min_pair(y)))),
-    op("Max", 1..=64, |call| extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))),
+    op("Min", 1..=64, |call| {
+        extreme(call, f32::min, i64::min, |a, b| zip_rank!(a, b, (x, y) => x.min_pair(y)))
+    }),
+    op("Max", 1..=64, |call| {
+        extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))
+    }),
     op("Pow", 2..=2, power),
     op("Sqrt", 1..=1, |call| unary(call, f32::sqrt, |t| map_rank!(t, t => t.sqrt()))),
     op("Reciprocal", 1..=1, |call| unary(call, f32::recip, |t| map_rank!(t, t => t.recip()))),
@@ -90,7 +94,8 @@ fn remainder(call: &Call<'_>) -> Outcome {
     if call.int("fmod", 0)? != 0 {
         return one(known(call, a, b, |x, y| x % y, i64::checked_rem)?);
     }
-    let floor = |x: i64, y: i64| x.checked_rem(y).map(|r| if r != 0 && (r < 0) != (y < 0) { r + y } else { r });
+    let floor =
+        |x: i64, y: i64| x.checked_rem(y).map(|r| if r != 0 && (r < 0) != (y < 0) { r + y } else { r });
     one(known(call, a, b, |x, y| x - y * (x / y).floor(), floor)?)
 }
 
