@@ -37,7 +37,7 @@ fn broken(change: impl FnOnce(&mut ModelProto)) -> String {
     open(&model.encode_to_vec()).unwrap_err().to_string()
 }
 
-fn relu() -> ModelProto {
+pub(super) fn relu() -> ModelProto {
     ModelProto {
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(17) }],
         graph: Some(GraphProto {
@@ -50,7 +50,7 @@ fn relu() -> ModelProto {
     }
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+pub(super) fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: Some(operator.into()),
         name: Some(format!("{operator}_0")),
@@ -60,13 +60,13 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     }
 }
 
-fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
+pub(super) fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|&d| DimensionProto { dim_value: Some(d), dim_param: None }).collect();
     let tensor = TensorTypeProto { elem_type: Some(1), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto { name: Some(name.into()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }
 
-fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+pub(super) fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     TensorProto {
         name: Some(name.into()),
         dims: dims.to_vec(),
@@ -76,7 +76,7 @@ fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     }
 }
 
-fn graph(model: &mut ModelProto) -> &mut GraphProto {
+pub(super) fn graph(model: &mut ModelProto) -> &mut GraphProto {
     model.graph.as_mut().unwrap()
 }
 

@@ -152,6 +152,7 @@ pub(super) struct Known {
 
 /// What a node takes or gives.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most values are tensors")]
 pub(super) enum Value {
     /// Known without an image.
     Known(Arc<Known>),

@@ -36,8 +36,11 @@ pub(super) const LIST: &[Operator] = &[
     op("Abs", 1..=1, |call| signed(call, f32::abs, i64::checked_abs, |t| map_rank!(t, t => t.abs()))),
 ];
 
+/// A shape, and for each of its elements an offset in either operand.
+type Pairs = (Vec<usize>, Vec<(usize, usize)>);
+
 /// The elements of `a` and `b` repeated to a common shape, in pairs of offsets.
-pub(super) fn pairs(a: &Constant, b: &Constant) -> Result<(Vec<usize>, Vec<(usize, usize)>), String> {
+pub(super) fn pairs(a: &Constant, b: &Constant) -> Result<Pairs, String> {
     let dims = broadcast(&a.dims, &b.dims)?;
     let steps = |of: &Constant| {
         let lead = dims.len() - of.dims.len();

@@ -43,7 +43,7 @@ impl Window {
             let room = padded - reach[i];
             output[i] = room / stride[i] + 1;
             // A window that would start in the padding at the end is dropped, as PyTorch and onnxruntime do.
-            if ceil && room % stride[i] != 0 && output[i] * stride[i] < size[i] + before[i] {
+            if ceil && !room.is_multiple_of(stride[i]) && output[i] * stride[i] < size[i] + before[i] {
                 output[i] += 1;
             }
         }
