@@ -1,6 +1,8 @@
 //! Networks from ONNX files against PyTorch: values and input gradients.
 //! Models and arrays: `scripts/golden/onnx_models.py`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use waylay::target::Target;
@@ -29,7 +31,11 @@ fn check_all(folder: &Path) -> usize {
         let gradient = found.gradient.expect("the reference holds a gradient");
         println!(
             "{name}: values {:.1e} abs, {:.1e} rel; gradient {:.1e} abs, {:.1e} rel; batch {:?}, taps {:?}",
-            found.values.max_abs, found.values.max_rel, gradient.max_abs, gradient.max_rel, target.fixed_batch(),
+            found.values.max_abs,
+            found.values.max_rel,
+            gradient.max_abs,
+            gradient.max_rel,
+            target.fixed_batch(),
             target.taps().iter().map(|t| t.size).collect::<Vec<_>>()
         );
         if found.values.max_rel > VALUES || gradient.max_rel > GRADIENTS {
@@ -53,7 +59,9 @@ fn small_networks_agree_with_pytorch() {
 fn full_size_networks_agree_with_pytorch() {
     match std::env::var_os("WAYLAY_ONNX_MODELS") {
         Some(folder) => println!("{} models agree", check_all(Path::new(&folder))),
-        None => println!("skipped: WAYLAY_ONNX_MODELS names no folder of scripts/golden/onnx_models.py --full"),
+        None => {
+            println!("skipped: WAYLAY_ONNX_MODELS names no folder of scripts/golden/onnx_models.py --full")
+        }
     }
 }
 

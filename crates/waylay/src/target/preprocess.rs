@@ -203,7 +203,9 @@ impl Preprocess {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(PreprocessError::Read { path, source }),
         };
-        toml::from_str(&text).map(Some).map_err(|source| PreprocessError::Parse { path, source: Box::new(source) })
+        toml::from_str(&text)
+            .map(Some)
+            .map_err(|source| PreprocessError::Parse { path, source: Box::new(source) })
     }
 
     /// The preset where one is given, else the file beside `model`; neither is an error, never a guess. A preset
@@ -213,7 +215,11 @@ impl Preprocess {
             (Some(preset), None) => Ok(preset.into()),
             (None, Some(file)) => Ok(file),
             (Some(preset), Some(file)) => Ok(Self {
-                name: format!("{} (as given; `{}` is ignored)", preset.name(), Self::sidecar(model).display()),
+                name: format!(
+                    "{} (as given; `{}` is ignored)",
+                    preset.name(),
+                    Self::sidecar(model).display()
+                ),
                 size: file.size,
                 ..preset.into()
             }),
@@ -231,9 +237,11 @@ impl Preprocess {
         if !self.scale.is_finite() || self.scale == 0.0 {
             return refuse("scale", self.scale.to_string(), "a finite number other than 0");
         }
-        let fits = |list: &[f32]| [0, 1, channels].contains(&list.len()) && list.iter().all(|v| v.is_finite());
+        let fits =
+            |list: &[f32]| [0, 1, channels].contains(&list.len()) && list.iter().all(|v| v.is_finite());
         if !fits(&self.mean) {
-            let accepted = format!("none, one, or {channels} finite numbers for a network of {channels} channels");
+            let accepted =
+                format!("none, one, or {channels} finite numbers for a network of {channels} channels");
             return refuse("mean", format!("{:?}", self.mean), &accepted);
         }
         if !fits(&self.std) || self.std.contains(&0.0) {
@@ -241,8 +249,12 @@ impl Preprocess {
             return refuse("std", format!("{:?}", self.std), &accepted);
         }
         match (self.channels, channels) {
-            (Channels::Bgr, c) if c != 3 => return refuse("channels", "bgr".into(), "3 channels in the network"),
-            (Channels::Gray, c) if c != 1 => return refuse("channels", "gray".into(), "1 channel in the network"),
+            (Channels::Bgr, c) if c != 3 => {
+                return refuse("channels", "bgr".into(), "3 channels in the network");
+            }
+            (Channels::Gray, c) if c != 1 => {
+                return refuse("channels", "gray".into(), "1 channel in the network");
+            }
             _ => {}
         }
         match self.size {
@@ -258,7 +270,9 @@ impl Preprocess {
     pub fn apply(&self, pixels: Tensor<4>) -> Tensor<4> {
         let [_, c, _, _] = pixels.dims();
         let ordered = if self.channels == Channels::Bgr { pixels.flip([1]) } else { pixels };
-        let at = |list: &[f32], i: usize, default| list.get(if list.len() == 1 { 0 } else { i }).copied().unwrap_or(default);
+        let at = |list: &[f32], i: usize, default| {
+            list.get(if list.len() == 1 { 0 } else { i }).copied().unwrap_or(default)
+        };
         let factors: Vec<f32> = (0..c).map(|i| self.scale / at(&self.std, i, 1.0)).collect();
         let shifts: Vec<f32> = (0..c).map(|i| -at(&self.mean, i, 0.0) / at(&self.std, i, 1.0)).collect();
         let uniform = |list: &[f32]| list.iter().all(|v| *v == list[0]);
@@ -268,7 +282,8 @@ impl Preprocess {
             ordered * factors[0] + shifts[0]
         } else {
             let device = ordered.device();
-            let vector = |list: Vec<f32>| Tensor::<4>::from_data(TensorData::new(list, [1, c, 1, 1]), &device);
+            let vector =
+                |list: Vec<f32>| Tensor::<4>::from_data(TensorData::new(list, [1, c, 1, 1]), &device);
             ordered * vector(factors) + vector(shifts)
         };
         match self.layout {
@@ -350,7 +365,11 @@ mod tests {
         let model = folder.path().join("net.onnx");
         let missing = Preprocess::choose(&model, None).unwrap_err().to_string();
         assert!(missing.contains("imagenet, arcface") && missing.contains("net.toml"), "{missing}");
-        std::fs::write(folder.path().join("net.toml"), "scale = 255.0\nchannels = \"bgr\"\nsize = [112, 96]\n").unwrap();
+        std::fs::write(
+            folder.path().join("net.toml"),
+            "scale = 255.0\nchannels = \"bgr\"\nsize = [112, 96]\n",
+        )
+        .unwrap();
         let file = Preprocess::choose(&model, None).unwrap();
         assert_eq!((file.scale, file.channels, file.size), (255.0, Channels::Bgr, Some([112, 96])));
         let given = Preprocess::choose(&model, Some(Preset::None)).unwrap();

@@ -223,15 +223,20 @@ fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>, 
         proto.external_data.iter().find(|e| e.key.as_deref() == Some(key)).and_then(|e| e.value.as_deref())
     };
     let number = |key: &str| match entry(key) {
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("external {key} `{text}` is no number")),
+        Some(text) => {
+            text.parse::<u64>().map(Some).map_err(|_| format!("external {key} `{text}` is no number"))
+        }
         None => Ok(None),
     };
     let location = entry("location").ok_or("external data without a location")?;
     let relative = Path::new(location);
-    if location.is_empty() || !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+    if location.is_empty()
+        || !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    {
         return Err(format!("external data in `{location}`; only files in the model's own folder are read"));
     }
-    let folder = folder.ok_or_else(|| format!("external data in `{location}`, but the model is not in a folder"))?;
+    let folder =
+        folder.ok_or_else(|| format!("external data in `{location}`, but the model is not in a folder"))?;
     let path = folder.join(relative);
     let inside = match (path.canonicalize(), folder.canonicalize()) {
         (Ok(path), Ok(folder)) => path.starts_with(folder),

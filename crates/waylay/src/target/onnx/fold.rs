@@ -106,7 +106,8 @@ fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxErro
         }
     }
     graph.nodes = kept;
-    let unwrap = |known: Arc<Known>| Arc::try_unwrap(known).map_or_else(|k| k.constant.clone(), |k| k.constant);
+    let unwrap =
+        |known: Arc<Known>| Arc::try_unwrap(known).map_or_else(|k| k.constant.clone(), |k| k.constant);
     graph.constants = known
         .into_iter()
         .filter_map(|(id, value)| match value {
@@ -173,7 +174,8 @@ fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Constant, Constant
         None => 1e-5,
         Some(_) => return None,
     };
-    let plain = |name: &str, usual: i64| norm.attributes.get(name).is_none_or(|v| *v == Attribute::Int(usual));
+    let plain =
+        |name: &str, usual: i64| norm.attributes.get(name).is_none_or(|v| *v == Attribute::Int(usual));
     if filters == 0 || !plain("training_mode", 0) || !plain("spatial", 1) {
         return None;
     }
@@ -183,7 +185,8 @@ fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Constant, Constant
         return None;
     }
     let width = weight.len() / filters;
-    let weight = weight.iter().enumerate().map(|(i, w)| (f64::from(*w) * scale[i / width.max(1)]) as f32).collect();
+    let weight =
+        weight.iter().enumerate().map(|(i, w)| (f64::from(*w) * scale[i / width.max(1)]) as f32).collect();
     let shift = |i: usize| {
         let before = bias.map_or(0.0, |b| f64::from(b[i]));
         ((before - f64::from(mean[i])) * scale[i] + f64::from(beta[i])) as f32

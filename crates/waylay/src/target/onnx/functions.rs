@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_function_is_replaced_by_its_nodes_under_the_callers_names() {
-        let call = NodeProto { input: vec!["image".into()], output: vec!["features".into()], ..node("f", "act") };
+        let call =
+            NodeProto { input: vec!["image".into()], output: vec!["features".into()], ..node("f", "act") };
         let nodes = inline(vec![call], &[function("act", vec![node("", "Relu")])]).unwrap();
         assert_eq!(nodes.len(), 1);
         assert_eq!((nodes[0].input[0].as_str(), nodes[0].output[0].as_str()), ("image", "features"));

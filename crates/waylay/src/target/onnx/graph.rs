@@ -197,11 +197,16 @@ impl Builder<'_> {
         let tensor = tensor.ok_or_else(|| bad(format!("`{name}` is not a tensor")))?;
         if !matches!(tensor.elem_type, Some(1 | 10 | 11 | 16)) {
             let code = tensor.elem_type.unwrap_or(0);
-            return Err(bad(format!("`{name}` has element type {code}; need floating point (1, 10, 11 or 16)")));
+            return Err(bad(format!(
+                "`{name}` has element type {code}; need floating point (1, 10, 11 or 16)"
+            )));
         }
         let dims = tensor.shape.as_ref().map(|s| &s.dim[..]).unwrap_or_default();
         if dims.len() != 4 {
-            return Err(bad(format!("`{name}` has rank {}; need 4 (batch, channels, height, width)", dims.len())));
+            return Err(bad(format!(
+                "`{name}` has rank {}; need 4 (batch, channels, height, width)",
+                dims.len()
+            )));
         }
         let mut shape = Vec::new();
         for dim in dims {
@@ -279,7 +284,8 @@ fn declared(value: &ValueInfoProto) -> Vec<Option<usize>> {
 
 fn opset(model: &ModelProto) -> Result<i64, String> {
     let own = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
-    let version = model.opset_import.iter().filter(|o| own(o.domain.as_deref())).filter_map(|o| o.version).max();
+    let version =
+        model.opset_import.iter().filter(|o| own(o.domain.as_deref())).filter_map(|o| o.version).max();
     match version {
         Some(v) if OPSETS.contains(&v) => Ok(v),
         Some(v) => Err(format!("opset {v}; {} and newer are supported", OPSETS.start())),

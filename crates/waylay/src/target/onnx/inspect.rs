@@ -96,7 +96,9 @@ fn describe(graph: Graph, size: Option<[usize; 2]>) -> Result<Inspection, OnnxEr
         producer: graph.producer.clone(),
         opset: graph.opset,
         input: Port { name: graph.names[graph.input].clone(), shape: graph.input_dims.clone() },
-        outputs: outputs.map(|(&id, dims)| Port { name: graph.names[id].clone(), shape: dims.clone() }).collect(),
+        outputs: outputs
+            .map(|(&id, dims)| Port { name: graph.names[id].clone(), shape: dims.clone() })
+            .collect(),
         operators: operators.collect(),
         parameters: weights.map(|c| c.len() as u64).sum(),
         multiply_adds: None,

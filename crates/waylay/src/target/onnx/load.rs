@@ -78,7 +78,9 @@ impl Loaded {
     /// Embeddings `[N, dim]` and taps for what the network takes, any batch; looped where its batch is fixed.
     pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Tensor<2>, Vec<Tensor<4>>), OnnxError> {
         let count = input.dims()[0];
-        let Some(batch) = self.fixed_batch.filter(|b| *b != count) else { return self.run_whole(input, taps) };
+        let Some(batch) = self.fixed_batch.filter(|b| *b != count) else {
+            return self.run_whole(input, taps);
+        };
         let mut parts = Vec::new();
         for start in (0..count).step_by(batch) {
             let length = batch.min(count - start);
@@ -124,7 +126,9 @@ fn input_size(graph: &Graph, wanted: &Wanted) -> Result<(Option<usize>, [usize; 
         return Err(bad(format!("{channels} channels; need 1 or 3 (is the layout right?)")));
     }
     let side = |own: Option<usize>, given: Option<usize>, what: &str| match (own, given) {
-        (Some(own), Some(given)) if own != given => Err(bad(format!("{what} is {own}, but {given} was asked for"))),
+        (Some(own), Some(given)) if own != given => {
+            Err(bad(format!("{what} is {own}, but {given} was asked for")))
+        }
         (Some(side), _) | (None, Some(side)) if side <= 65_536 => Ok(side),
         (None, None) => Err(bad(format!("the file leaves its {what} open; give `size = [height, width]`"))),
         _ => Err(bad(format!("{what} is more than 65536"))),
@@ -135,7 +139,9 @@ fn input_size(graph: &Graph, wanted: &Wanted) -> Result<(Option<usize>, [usize; 
         return Err(bad(format!("{height} x {width} pixels; at most 16777216 are supported")));
     }
     match batch {
-        Some(n) if n > MAX_BATCH => Err(bad(format!("a fixed batch of {n}; at most {MAX_BATCH} is supported"))),
+        Some(n) if n > MAX_BATCH => {
+            Err(bad(format!("a fixed batch of {n}; at most {MAX_BATCH} is supported")))
+        }
         _ => Ok((batch, [channels, height, width])),
     }
 }
@@ -204,4 +210,96 @@ fn any_batch(loaded: &mut Loaded) -> bool {
     }
     loaded.network.tighten(changed);
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use crate::image::ImageBatch;
+    use crate::target::Target;
+    use crate::target::onnx::hostile::{graph, node, relu, value, weight};
+    use crate::target::onnx::proto::{DimensionProto, ModelProto};
+    use crate::target::onnx::{OnnxError, OnnxTarget, OpenOptions};
+    use crate::target::preprocess::{Layout, Preprocess, Preset};
+    use burn::tensor::Device;
+
+    fn open(model: &ModelProto, preprocess: Preprocess) -> Result<OnnxTarget, OnnxError> {
+        OnnxTarget::from_bytes("net", &model.encode_to_vec(), OpenOptions { preprocess, output: None })
+    }
+
+    /// Joins a constant of one row to every image: no other batch than 1 is possible.
+    fn rigid() -> ModelProto {
+        let mut model = relu();
+        graph(&mut model).initializer.push(weight("w", &[1, 3, 1, 4], &[0.5; 12]));
+        let mut join = node("Concat", &["x", "w"], "y");
+        join.attribute.push(crate::target::onnx::proto::AttributeProto {
+            name: Some("axis".into()),
+            i: Some(2),
+            r#type: Some(2),
+            ..Default::default()
+        });
+        graph(&mut model).node = vec![join];
+        model
+    }
+
+    fn images(count: usize) -> ImageBatch {
+        let pixels = (0..count * 48).map(|i| (i % 101) as f32 / 101.0).collect();
+        ImageBatch::new([count, 3, 4, 4], pixels).unwrap()
+    }
+
+    #[test]
+    fn a_fixed_batch_is_looped_over_and_the_rest_filled_up() {
+        let one = open(&rigid(), Preset::None.into()).unwrap();
+        let mut model = relu();
+        graph(&mut model).input[0] = value("x", &[2, 3, 4, 4]);
+        let two = open(&model, Preset::None.into()).unwrap();
+        assert_eq!((one.fixed_batch(), two.fixed_batch()), (Some(1), Some(2)));
+        for target in [one, two] {
+            let all = target.embed(&images(5), &Device::flex()).unwrap();
+            for i in 0..5 {
+                let alone = target.embed(&images(5).select(&[i]), &Device::flex()).unwrap();
+                assert_eq!(all.row(i), alone.row(0));
+            }
+        }
+    }
+
+    #[test]
+    fn an_open_size_must_be_given() {
+        let mut model = relu();
+        let open_dim = DimensionProto { dim_value: None, dim_param: Some("h".into()) };
+        let kind = graph(&mut model).input[0].r#type.as_mut().unwrap();
+        kind.tensor_type.as_mut().unwrap().shape.as_mut().unwrap().dim[2] = open_dim;
+        let error = open(&model, Preset::None.into()).unwrap_err().to_string();
+        assert!(error.contains("leaves its height open"), "{error}");
+        let sized = Preprocess { size: Some([6, 4]), ..Preset::None.into() };
+        assert_eq!(open(&model, sized).unwrap().input(), [3, 6, 4]);
+        let wrong = Preprocess { size: Some([6, 5]), ..Preset::None.into() };
+        assert!(open(&model, wrong).unwrap_err().to_string().contains("width is 4, but 5 was asked for"));
+    }
+
+    #[test]
+    fn channels_last_is_rearranged() {
+        let mut model = relu();
+        graph(&mut model).input[0] = value("x", &[1, 4, 4, 3]);
+        let last = Preprocess { layout: Layout::Nhwc, ..Preset::None.into() };
+        let target = open(&model, last).unwrap();
+        assert_eq!(target.input(), [3, 4, 4]);
+        let batch = images(1);
+        let row = target.embed(&batch, &Device::flex()).unwrap();
+        assert_eq!(row.row(0)[..3], [batch.pixels()[0], batch.pixels()[16], batch.pixels()[32]]);
+        assert!(
+            open(&model, Preset::None.into()).unwrap_err().to_string().contains("4 channels; need 1 or 3")
+        );
+    }
+
+    #[test]
+    fn the_fingerprint_knows_file_and_preprocessing() {
+        let plain = open(&relu(), Preset::None.into()).unwrap();
+        let scaled = open(&relu(), Preset::Raw255.into()).unwrap();
+        let other = open(&rigid(), Preset::None.into()).unwrap();
+        assert_eq!(plain.fingerprint().len(), 64);
+        assert_ne!(plain.fingerprint(), scaled.fingerprint());
+        assert_ne!(plain.fingerprint(), other.fingerprint());
+    }
 }

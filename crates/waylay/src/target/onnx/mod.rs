@@ -10,6 +10,8 @@ mod error;
 mod fold;
 mod functions;
 mod graph;
+#[cfg(test)]
+mod hostile;
 mod inspect;
 mod load;
 mod network;
@@ -68,7 +70,12 @@ impl OnnxTarget {
         Self::build(name, bytes, None, options)
     }
 
-    fn build(name: &str, bytes: &[u8], folder: Option<&Path>, options: OpenOptions) -> Result<Self, OnnxError> {
+    fn build(
+        name: &str,
+        bytes: &[u8],
+        folder: Option<&Path>,
+        options: OpenOptions,
+    ) -> Result<Self, OnnxError> {
         let graph = decode(name, bytes, folder)?;
         let OpenOptions { preprocess, output } = options;
         let fingerprint = fingerprint(bytes, &preprocess, output.as_deref());

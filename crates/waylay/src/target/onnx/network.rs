@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Tensor};
 
 use super::OnnxError;
-use super::constant::Constant;
+use super::constant::{Constant, Values};
 use super::fold::{apply, fold};
-use super::graph::{Graph, Id};
+use super::graph::{Graph, Id, Node};
 use super::ops::{self, Call};
 use super::value::{Ranked, Value};
 
@@ -60,11 +60,12 @@ impl Network {
         let output = graph.outputs[0];
         let mut known = HashMap::new();
         for (id, constant) in std::mem::take(&mut graph.constants) {
-            let large = constant.len() > SMALL && constant.as_floats().is_some();
-            let value = Value::known(constant);
-            let value = match large.then(|| value.to_tensor(&device)) {
-                Some(Ok(tensor)) => Value::Tensor(tensor),
-                _ => value,
+            let value = match constant {
+                Constant { dims, values: Values::Float(floats) } if floats.len() > SMALL => {
+                    let fail = |reason| OnnxError::Tensor { tensor: graph.names[id].clone(), reason };
+                    Value::Tensor(Ranked::new(&dims, floats, &device).map_err(fail)?)
+                }
+                small => Value::known(small),
             };
             known.insert(id, value);
         }
@@ -102,30 +103,32 @@ impl Network {
     }
 
     /// Lets every Reshape to a shape that starts with 1 keep its input's batch instead. Gives what to undo.
-    pub fn loosen(&mut self) -> Vec<(usize, Id)> {
+    pub fn loosen(&mut self) -> Vec<(usize, Node)> {
         let mut changed = Vec::new();
         for at in 0..self.graph.nodes.len() {
             let node = &self.graph.nodes[at];
             let (true, Some(&Some(id))) = (node.operator == "Reshape", node.inputs.get(1)) else { continue };
             let Some(Value::Known(known)) = self.known.get(&id) else { continue };
             let Some([1, rest @ ..]) = known.constant.as_ints() else { continue };
-            if node.attributes.contains_key("allowzero") || rest.is_empty() || rest.contains(&0) {
+            if rest.is_empty() || rest.contains(&0) {
                 continue;
             }
             let shape = [&[0], rest].concat();
             let new = self.graph.add_value(format!("{}: shape of any batch", node.name));
             self.known.insert(new, Value::known(Constant::ints(shape)));
-            self.graph.nodes[at].inputs[1] = Some(new);
-            changed.push((at, id));
+            let node = &mut self.graph.nodes[at];
+            changed.push((at, node.clone()));
+            node.inputs[1] = Some(new);
+            node.attributes.remove("allowzero");
         }
         self.forget_plans();
         changed
     }
 
     /// Takes back what [`Self::loosen`] did.
-    pub fn tighten(&mut self, changed: Vec<(usize, Id)>) {
-        for (at, id) in changed {
-            self.graph.nodes[at].inputs[1] = Some(id);
+    pub fn tighten(&mut self, changed: Vec<(usize, Node)>) {
+        for (at, node) in changed {
+            self.graph.nodes[at] = node;
         }
         self.forget_plans();
     }
@@ -167,7 +170,12 @@ impl Network {
         Ok(result)
     }
 
-    fn follow(&self, plan: &Plan, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+    fn follow(
+        &self,
+        plan: &Plan,
+        input: Tensor<4>,
+        taps: bool,
+    ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let device = input.device();
         self.execute(plan, input, &device, taps, |_, _, _| Ok(()))
     }
@@ -186,7 +194,8 @@ impl Network {
         values[self.graph.input] = Some(Ranked::R4(input).into());
         for (at, frees) in &plan.steps {
             let node = &self.graph.nodes[*at];
-            let find = |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
+            let find =
+                |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
             let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(|id| find(id).cloned())).collect();
             let shapes: Vec<_> = inputs.iter().map(|v| v.as_ref().map_or(Vec::new(), Value::dims)).collect();
             for id in frees {

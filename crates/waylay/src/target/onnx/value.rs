@@ -152,6 +152,7 @@ pub(super) struct Known {
 
 /// What a node takes or gives.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most values are tensors")]
 pub(super) enum Value {
     /// Known without an image.
     Known(Arc<Known>),
@@ -180,7 +181,8 @@ impl Value {
                     return Ok(tensor.clone().lift(device));
                 }
                 let dims = if known.constant.dims.is_empty() { &[1][..] } else { &known.constant.dims };
-                let floats = known.constant.as_floats().ok_or("integers or booleans where floats are needed")?;
+                let floats =
+                    known.constant.as_floats().ok_or("integers or booleans where floats are needed")?;
                 let tensor = Ranked::new(dims, floats.to_vec(), &device.clone().inner())?;
                 Ok(known.tensor.get_or_init(|| tensor).clone().lift(device))
             }

@@ -19,8 +19,12 @@ pub(super) const LIST: &[Operator] = &[
         binary(call, |a, b| a / b, i64::checked_div, |a, b| zip_rank!(a, b, (x, y) => x / y))
     }),
     op("Mod", 2..=2, remainder),
-    op("Min", 1..=64, |call| extreme(call, f32::min, i64::min, |a, b| zip_rank!(a, b, (x, y) => x.min_pair(y)))),
-    op("Max", 1..=64, |call| extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))),
+    op("Min", 1..=64, |call| {
+        extreme(call, f32::min, i64::min, |a, b| zip_rank!(a, b, (x, y) => x.min_pair(y)))
+    }),
+    op("Max", 1..=64, |call| {
+        extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))
+    }),
     op("Pow", 2..=2, power),
     op("Sqrt", 1..=1, |call| unary(call, f32::sqrt, |t| map_rank!(t, t => t.sqrt()))),
     op("Reciprocal", 1..=1, |call| unary(call, f32::recip, |t| map_rank!(t, t => t.recip()))),
@@ -32,8 +36,11 @@ pub(super) const LIST: &[Operator] = &[
     op("Abs", 1..=1, |call| signed(call, f32::abs, i64::checked_abs, |t| map_rank!(t, t => t.abs()))),
 ];
 
+/// A shape, and for each of its elements an offset in either operand.
+type Pairs = (Vec<usize>, Vec<(usize, usize)>);
+
 /// The elements of `a` and `b` repeated to a common shape, in pairs of offsets.
-pub(super) fn pairs(a: &Constant, b: &Constant) -> Result<(Vec<usize>, Vec<(usize, usize)>), String> {
+pub(super) fn pairs(a: &Constant, b: &Constant) -> Result<Pairs, String> {
     let dims = broadcast(&a.dims, &b.dims)?;
     let steps = |of: &Constant| {
         let lead = dims.len() - of.dims.len();
@@ -90,7 +97,8 @@ fn remainder(call: &Call<'_>) -> Outcome {
     if call.int("fmod", 0)? != 0 {
         return one(known(call, a, b, |x, y| x % y, i64::checked_rem)?);
     }
-    let floor = |x: i64, y: i64| x.checked_rem(y).map(|r| if r != 0 && (r < 0) != (y < 0) { r + y } else { r });
+    let floor =
+        |x: i64, y: i64| x.checked_rem(y).map(|r| if r != 0 && (r < 0) != (y < 0) { r + y } else { r });
     one(known(call, a, b, |x, y| x - y * (x / y).floor(), floor)?)
 }
 
@@ -145,6 +153,7 @@ fn power(call: &Call<'_>) -> Outcome {
         Some(2.0) => one(map_rank!(call.tensor(0)?, t => t.clone() * t)),
         Some(1.0) => one(call.tensor(0)?),
         Some(0.5) => one(map_rank!(call.tensor(0)?, t => t.sqrt())),
+        Some(e) if !e.is_finite() || e.abs() > 1e6 => Err(format!("an exponent of {e}; need -1e6 to 1e6")),
         Some(e) => one(map_rank!(call.tensor(0)?, t => t.powf_scalar(e))),
         None => {
             let (a, b) = (call.tensor(0)?, call.tensor(1)?);

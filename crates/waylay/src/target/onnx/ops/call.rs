@@ -130,7 +130,9 @@ impl Call<'_> {
     pub fn affordable(&self, dims: Vec<usize>) -> Result<Vec<usize>, String> {
         match volume(&dims) {
             Some(count) if count <= MAX_ELEMENTS.saturating_mul(self.batch) => Ok(dims),
-            _ => Err(format!("result of shape {dims:?}; at most {MAX_ELEMENTS} elements per image are supported")),
+            _ => Err(format!(
+                "result of shape {dims:?}; at most {MAX_ELEMENTS} elements per image are supported"
+            )),
         }
     }
 

@@ -26,8 +26,15 @@ fn conv(call: &Call<'_>) -> Outcome {
     }
     let window = Window::read(call, [kh, kw], [height, width], false)?;
     let result = call.affordable(vec![n, out, window.output[0], window.output[1]])?;
-    call.affordable(vec![n, channels, height + window.before[0] + window.after[0], width + window.before[1] + window.after[1]])?;
-    call.check_work(result.iter().chain(&[per_group, kh, kw]).fold(1u64, |p, &d| p.saturating_mul(d as u64)))?;
+    call.affordable(vec![
+        n,
+        channels,
+        height + window.before[0] + window.after[0],
+        width + window.before[1] + window.after[1],
+    ])?;
+    call.check_work(
+        result.iter().chain(&[per_group, kh, kw]).fold(1u64, |p, &d| p.saturating_mul(d as u64)),
+    )?;
     let bias = if call.has(2) { Some(call.vector(2, out)?) } else { None };
     let options = ConvOptions {
         stride: window.stride,

@@ -10,7 +10,8 @@ use crate::target::onnx::value::{Ranked, Value, map_rank};
 pub(super) const LIST: &[Operator] = &[op("Concat", 1..=4096, concat), op("Split", 1..=2, split)];
 
 fn concat(call: &Call<'_>) -> Outcome {
-    let shapes = (0..call.inputs.len()).map(|i| Ok(call.value(i)?.dims())).collect::<Result<Vec<_>, String>>()?;
+    let shapes =
+        (0..call.inputs.len()).map(|i| Ok(call.value(i)?.dims())).collect::<Result<Vec<_>, String>>()?;
     let first = shapes.first().ok_or("nothing to join")?;
     let axis = call::axis(call.int("axis", 1)?, first.len())?;
     let mut dims = first.clone();
@@ -72,7 +73,10 @@ fn split(call: &Call<'_>) -> Outcome {
     let axis = call::axis(call.int("axis", 0)?, dims.len())?;
     let count = call.node.outputs.len();
     let lengths = match call.ints_from("split", 1)? {
-        Some(list) => list.iter().map(|&n| usize::try_from(n).map_err(|_| format!("a part of {n}"))).collect::<Result<Vec<_>, _>>()?,
+        Some(list) => list
+            .iter()
+            .map(|&n| usize::try_from(n).map_err(|_| format!("a part of {n}")))
+            .collect::<Result<Vec<_>, _>>()?,
         None => {
             let part = dims[axis].div_ceil(count.max(1));
             (0..count).map(|i| part.min(dims[axis].saturating_sub(i * part))).collect()

@@ -23,7 +23,10 @@ pub(super) fn with_shape(value: &Value, dims: Vec<usize>) -> Outcome {
         Value::Known(known) => {
             let old = &known.constant;
             if volume(&dims) != Some(old.len()) {
-                return Err(format!("shape {:?} cannot become {dims:?}: the number of elements differs", old.dims));
+                return Err(format!(
+                    "shape {:?} cannot become {dims:?}: the number of elements differs",
+                    old.dims
+                ));
             }
             one(Constant { dims, values: old.values.clone() })
         }
@@ -133,7 +136,9 @@ fn transpose(call: &Call<'_>) -> Outcome {
             let steps = strides(&dims);
             let new: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
             let mut offsets = Vec::new();
-            for_each_index(&new, |index| offsets.push(index.iter().zip(&order).map(|(i, &a)| i * steps[a]).sum()));
+            for_each_index(&new, |index| {
+                offsets.push(index.iter().zip(&order).map(|(i, &a)| i * steps[a]).sum())
+            });
             one(known.constant.take(new, &offsets))
         }
     }

@@ -58,7 +58,8 @@ fn choose(call: &Call<'_>) -> Outcome {
         let (a, b) = (call.constant(1)?, call.constant(2)?);
         let dims = broadcast(&broadcast(&condition.dims, &a.dims)?, &b.dims)?;
         let full = Constant::full(&call.affordable_known(dims)?);
-        let own = |of: &Constant| pairs(of, &full).map(|(_, o)| o.into_iter().map(|(i, _)| i).collect::<Vec<_>>());
+        let own =
+            |of: &Constant| pairs(of, &full).map(|(_, o)| o.into_iter().map(|(i, _)| i).collect::<Vec<_>>());
         let (m, x, y) = (own(condition)?, own(a)?, own(b)?);
         let picked = m.iter().zip(x.iter().zip(&y)).map(|(&m, (&x, &y))| (mask[m], x, y));
         let values = match (&a.values, &b.values) {

@@ -70,7 +70,8 @@ fn product(call: &Call<'_>) -> Outcome {
     let mut products = vec![Some(1i64); dims.iter().product()];
     let mut at = 0;
     for_each_index(&x.dims, |index| {
-        let to: usize = index.iter().zip(&steps).zip(&dims).map(|((i, s), d)| if *d == 1 { 0 } else { i * s }).sum();
+        let to: usize =
+            index.iter().zip(&steps).zip(&dims).map(|((i, s), d)| if *d == 1 { 0 } else { i * s }).sum();
         products[to] = products[to].and_then(|p| p.checked_mul(values[at]));
         at += 1;
     });

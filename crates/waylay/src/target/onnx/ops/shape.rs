@@ -17,7 +17,9 @@ pub(super) const LIST: &[Operator] = &[
 
 fn constant(call: &Call<'_>) -> Outcome {
     let attributes = &call.node.attributes;
-    let found = ["value", "value_int", "value_ints", "value_float", "value_floats"].iter().find_map(|n| attributes.get(*n));
+    let found = ["value", "value_int", "value_ints", "value_float", "value_floats"]
+        .iter()
+        .find_map(|n| attributes.get(*n));
     one(match found {
         Some(Attribute::Tensor(constant)) => constant.clone(),
         Some(Attribute::Int(v)) => Constant { dims: vec![], values: Values::Int(vec![*v]) },
@@ -62,11 +64,15 @@ fn range(call: &Call<'_>) -> Outcome {
         n => Ok(n.max(0.0) as usize),
     };
     let values = match (&start.values, &end.values, &step.values) {
-        (Values::Int(s), Values::Int(e), Values::Int(d)) if s.len() == 1 && e.len() == 1 && d.len() == 1 && d[0] != 0 => {
+        (Values::Int(s), Values::Int(e), Values::Int(d))
+            if s.len() == 1 && e.len() == 1 && d.len() == 1 && d[0] != 0 =>
+        {
             let n = count(((e[0] as f64 - s[0] as f64) / d[0] as f64).ceil())?;
             Values::Int((0..n as i64).map(|i| s[0].wrapping_add(i.wrapping_mul(d[0]))).collect())
         }
-        (Values::Float(s), Values::Float(e), Values::Float(d)) if s.len() == 1 && e.len() == 1 && d.len() == 1 => {
+        (Values::Float(s), Values::Float(e), Values::Float(d))
+            if s.len() == 1 && e.len() == 1 && d.len() == 1 =>
+        {
             let n = count(((f64::from(e[0]) - f64::from(s[0])) / f64::from(d[0])).ceil())?;
             Values::Float((0..n).map(|i| s[0] + i as f32 * d[0]).collect())
         }
@@ -85,7 +91,9 @@ fn cast(call: &Call<'_>, to: i64) -> Outcome {
     let float = matches!(to, 1 | 10 | 11 | 16);
     let known = match call.value(0)? {
         tensor @ Value::Tensor(_) if float => return Ok(vec![tensor.clone()]),
-        Value::Tensor(_) => return Err(format!("a cast of the image's path to type {to}; only floats are supported")),
+        Value::Tensor(_) => {
+            return Err(format!("a cast of the image's path to type {to}; only floats are supported"));
+        }
         Value::Known(known) => &known.constant,
     };
     let values = match (to, &known.values) {

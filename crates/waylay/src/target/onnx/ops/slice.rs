@@ -21,7 +21,13 @@ fn slice(call: &Call<'_>) -> Outcome {
     let ones = vec![1; starts.len()];
     let steps = call.ints_from("steps", 4)?.unwrap_or(&ones);
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
-        return Err(format!("{} starts, {} ends, {} axes, {} steps", starts.len(), ends.len(), axes.len(), steps.len()));
+        return Err(format!(
+            "{} starts, {} ends, {} axes, {} steps",
+            starts.len(),
+            ends.len(),
+            axes.len(),
+            steps.len()
+        ));
     }
     call::axes(axes, rank)?;
     for i in 0..starts.len() {

@@ -22,7 +22,9 @@ impl Window {
     pub fn read(call: &Call<'_>, kernel: [usize; 2], size: [usize; 2], ceil: bool) -> Result<Self, String> {
         let pair = |name: &str, least| match call.int_list(name)? {
             None => Ok([1, 1]),
-            Some(&[a, b]) if a >= least && b >= least && a <= LIMIT && b <= LIMIT => Ok([a as usize, b as usize]),
+            Some(&[a, b]) if a >= least && b >= least && a <= LIMIT && b <= LIMIT => {
+                Ok([a as usize, b as usize])
+            }
             Some(other) => Err(format!("{name} {other:?}; need 2 numbers from {least} to {LIMIT}")),
         };
         let stride = pair("strides", 1)?;
@@ -41,7 +43,7 @@ impl Window {
             let room = padded - reach[i];
             output[i] = room / stride[i] + 1;
             // A window that would start in the padding at the end is dropped, as PyTorch and onnxruntime do.
-            if ceil && room % stride[i] != 0 && output[i] * stride[i] < size[i] + before[i] {
+            if ceil && !room.is_multiple_of(stride[i]) && output[i] * stride[i] < size[i] + before[i] {
                 output[i] += 1;
             }
         }
@@ -74,7 +76,8 @@ fn padding(
         },
         "VALID" => Ok(([0; 2], [0; 2])),
         "SAME_UPPER" | "SAME_LOWER" => {
-            let total = [0, 1].map(|i| ((size[i].div_ceil(stride[i]) - 1) * stride[i] + reach[i]).saturating_sub(size[i]));
+            let total = [0, 1]
+                .map(|i| ((size[i].div_ceil(stride[i]) - 1) * stride[i] + reach[i]).saturating_sub(size[i]));
             let (small, large) = (total.map(|t| t / 2), total.map(|t| t.div_ceil(2)));
             Ok(if mode == "SAME_UPPER" { (small, large) } else { (large, small) })
         }
