@@ -56,8 +56,11 @@ impl Conv {
 
     /// The same layer with its weights multiplied by `factor` and no bias: for heads that begin near zero.
     pub fn scaled(mut self, factor: f32) -> Self {
-        self.weight = self.weight.map(|w| (w.detach() * factor).require_grad());
-        self.bias = self.bias.map(|b| b.zeros_like().require_grad());
+        let weight = self.weight.val();
+        let (dims, device) = (weight.dims(), weight.device());
+        let values: Vec<f32> = weight.into_data().iter::<f32>().map(|w| w * factor).collect();
+        self.weight = Param::from_tensor(Tensor::from_data(TensorData::new(values, dims), &device));
+        self.bias = constant(0.0, dims[0], &device);
         self
     }
 
