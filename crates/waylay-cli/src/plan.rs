@@ -26,6 +26,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
     if !(1..=1024).contains(&threads) {
         return Err(Usage(format!("--threads {threads}; need 1 to 1,024")).into());
     }
+    waylay::run::keep_freed_memory();
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the threads")?;
     Ok(threads)
 }

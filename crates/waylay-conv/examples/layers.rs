@@ -1,5 +1,6 @@
 //! Times typical layers: Burn's convolution, then ours, forward alone and with both gradients.
 //!
+//! Both keep freed memory, as a training program should.
 //! `cargo run --release -p waylay-conv --example layers [NAME]`; milliseconds, the least of several runs.
 #![allow(clippy::print_stdout)]
 
@@ -50,6 +51,7 @@ fn least(mut run: impl FnMut()) -> f64 {
 
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
+    waylay_conv::keep_freed_memory();
     println!("{:20} {:>9} {:>9} | {:>9} {:>9} {:>9}", "ms", "burn", "ours", "burn f+b", "ours f+b", "ours x");
     for Layer { name, channels: [ins, outs], side, kernel, stride, depthwise } in LAYERS {
         if !name.contains(&wanted) {

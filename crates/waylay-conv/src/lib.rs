@@ -13,6 +13,7 @@ mod gemm;
 mod gemm_slice;
 mod general;
 mod im2col;
+mod memory;
 mod norm;
 mod options;
 mod prelu;
@@ -29,6 +30,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::backend::ConvBackend;
 pub use crate::gemm_slice::matmul_transposed;
+pub use crate::memory::keep_freed_memory;
 pub use crate::options::ConvOptions;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,

@@ -2,7 +2,8 @@
 
 use crate::audit::outcome::Audit;
 
-/// A header and one line per attack, in the order they ran; fractions in [0, 1], an empty field where untrained.
+/// A header and one line per attack, in the order they ran; fractions in [0, 1], empty where there is
+/// nothing to measure.
 pub fn to_csv(audit: &Audit) -> String {
     let mut text = String::from(
         "name,label,epsilon_255,rank1,rank5,rank10,map,minp,linf_255,l2,psnr_db,ssim,ms_per_image,train_seconds,\
@@ -11,22 +12,22 @@ pub fn to_csv(audit: &Audit) -> String {
     for row in &audit.attacks {
         let s = &row.scores;
         let numbers = [
-            audit.budget.epsilon_255,
-            s.rank1,
-            s.rank5,
-            s.rank10,
-            s.map,
-            s.minp,
-            row.linf_255,
-            row.l2,
-            row.psnr_db.map_or_else(String::new, |psnr| psnr.to_string()),
-            row.ssim,
-            row.ms_per_image,
+            Some(audit.budget.epsilon_255),
+            Some(s.rank1),
+            Some(s.rank5),
+            Some(s.rank10),
+            Some(s.map),
+            Some(s.minp),
+            Some(row.linf_255),
+            Some(row.l2),
+            row.psnr_db,
+            Some(row.ssim),
+            Some(row.ms_per_image),
+            row.train_seconds,
+            Some(row.mean_cosine),
         ];
         let mut fields = vec![field(&row.name), field(&row.label)];
-        fields.extend(numbers.map(|n| n.to_string()));
-        fields.push(row.train_seconds.map(|n| n.to_string()).unwrap_or_default());
-        fields.push(row.mean_cosine.to_string());
+        fields.extend(numbers.map(|n| n.map(|n| n.to_string()).unwrap_or_default()));
         text += &fields.join(",");
         text += "\r\n";
     }

@@ -10,3 +10,4 @@ pub use burn::tensor::Device;
 pub use output::{OutputDir, OutputError};
 pub use progress::{Progress, Silent};
 pub use seed::Seed;
+pub use waylay_conv::keep_freed_memory;

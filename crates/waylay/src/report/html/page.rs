@@ -3,7 +3,7 @@
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::audit::number::{duration, fixed, fixed_or_dash, grouped, percent, short};
+use crate::audit::number::{duration, fixed, grouped, percent, short};
 use super::super::ReportError;
 use crate::audit::rows;
 use super::{examples, plots};
@@ -54,6 +54,7 @@ fn indented(value: &Value) -> Result<String, minijinja::Error> {
 mod tests {
     use super::super::super::example;
     use super::*;
+    use crate::audit::number::fixed_or_dash;
     use crate::report::{from_json, to_json};
 
     /// Elements without an end.
