@@ -55,12 +55,19 @@ pub struct Mismatch(pub String);
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string();
+        let text = one_line(&cause.to_string());
         if !parts.last().is_some_and(|last| last.ends_with(&text)) {
             parts.push(text);
         }
     }
     parts.join(": ")
+}
+
+/// What may be several lines as one. Drawings of where in a TOML file something is wrong (`3 | steps = x`) are left out.
+fn one_line(text: &str) -> String {
+    let drawn = |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let lines = text.lines().filter(|line| !drawn(line)).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// The code for the deepest cause that has one.
@@ -83,4 +90,17 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
         }
     };
     ExitCode::from(error.chain().filter_map(of).next_back().unwrap_or(OTHER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_its_causes_say() {
+        let toml = toml::from_str::<toml::Table>("a = 1\nb = = 2\n").unwrap_err();
+        let text = sentence(&anyhow::Error::new(toml).context("config `x.toml`"));
+        assert!(text.starts_with("config `x.toml`: TOML parse error at line 2, column "), "{text}");
+        assert!(!text.contains(['\n', '|']), "{text}");
+    }
 }

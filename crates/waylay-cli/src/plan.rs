@@ -74,14 +74,23 @@ pub fn scene(args: &SceneArgs) -> Result<(Epsilon, Metric)> {
 /// UAA-GAN's configuration: defaults (the sample's for the sample), the file, then the flags, in that order.
 pub fn uaa_gan(args: &UaaGanArgs, sample: bool, quick: bool) -> Result<CheckedConfig> {
     let mut table = match &args.config {
-        Some(path) => parse(&read(path)?).with_context(|| format!("config `{}`", path.display()))?,
+        Some(path) => {
+            let text = read(path)?;
+            let typed = UaaGanConfig::from_toml(&text).map_err(anyhow::Error::from);
+            typed.and_then(|_| parse(&text)).with_context(|| format!("config `{}`", path.display()))?
+        }
         None if sample => parse(SAMPLE_CONFIG)?,
         None => toml::Table::new(),
     };
     for assignment in &args.set {
         set(&mut table, assignment)?;
+        typed(&table).map_err(|error| {
+            // Line numbers of a table that nobody wrote would only confuse.
+            let text = error.to_string();
+            Usage(format!("--set {assignment}: {}", text.lines().last().unwrap_or_default()))
+        })?;
     }
-    let mut config = UaaGanConfig::from_toml(&toml::to_string(&table)?)?;
+    let mut config = typed(&table)?;
     if quick {
         config.training.steps = config.training.steps.min(QUICK_STEPS);
         config.training.warmup = config.training.warmup.min(config.training.steps);
@@ -113,6 +122,10 @@ pub fn attacks(names: &[String]) -> Result<Vec<AttackChoice>> {
 /// A text file of the user.
 pub fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Usage(format!("config `{}`: {e}", path.display())).into())
+}
+
+fn typed(table: &toml::Table) -> Result<UaaGanConfig> {
+    Ok(UaaGanConfig::from_toml(&toml::to_string(table)?)?)
 }
 
 fn parse(text: &str) -> Result<toml::Table> {

@@ -38,7 +38,12 @@ pub fn craft(
     let mut parts = Vec::new();
     let mut first = 0;
     for batch in clean.chunks(BATCH) {
-        let proposed: Vec<f32> = attack.propose(&batch, first, scene)?.into_data().iter::<f32>().collect();
+        let proposed = attack.propose(&batch, first, scene)?;
+        if proposed.dims() != batch.shape() {
+            let (expected, found) = (batch.shape(), proposed.dims());
+            return Err(AttackError::Shape { attack: attack.name(), expected, found });
+        }
+        let proposed: Vec<f32> = proposed.into_data().iter::<f32>().collect();
         let per_image = batch.size().iter().product::<usize>();
         if let Some(at) = proposed.iter().position(|v| !v.is_finite()) {
             let image = first + at / per_image;

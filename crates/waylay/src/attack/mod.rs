@@ -53,6 +53,16 @@ pub enum AttackError {
         /// What was given.
         found: [usize; 3],
     },
+    /// The attack returned images of another shape.
+    #[error("attack `{attack}` proposed images of shape {found:?} (batch, channels, height, width); need {expected:?}")]
+    Shape {
+        /// The attack's name.
+        attack: String,
+        /// The clean images' shape.
+        expected: [usize; 4],
+        /// The proposal's.
+        found: [usize; 4],
+    },
     /// The attack returned something that is not an image.
     #[error("attack `{attack}` proposed {value} at image {image}; need finite numbers")]
     NotFinite {

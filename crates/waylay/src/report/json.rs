@@ -6,7 +6,7 @@ use super::ReportError;
 use crate::audit::outcome::{Audit, SCHEMA};
 
 /// Fields that may be `null`; everywhere else, `null` is how serde_json writes a number that is not finite.
-const OPTIONAL: [&str; 5] = ["identities", "training", "train_seconds", "first_match", "config"];
+const OPTIONAL: [&str; 6] = ["identities", "training", "psnr_db", "train_seconds", "first_match", "config"];
 
 /// The audit as indented JSON that ends in a newline; an error where a number is not finite. Pictures stay out.
 pub fn to_json(audit: &Audit) -> Result<String, ReportError> {

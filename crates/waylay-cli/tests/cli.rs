@@ -1,0 +1,469 @@
+//! The program from outside: what it says and leaves behind when it cannot do what was asked, and the files of runs
+//! that succeed.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+use serde_json::Value;
+use tempfile::TempDir;
+use waylay::dataset;
+use waylay::image::Picture;
+use waylay::target::onnx::write::{Layer, write};
+
+const USAGE: i32 = 2;
+const DATA: i32 = 3;
+const MODEL: i32 = 4;
+const OUTPUT: i32 = 5;
+
+/// Pixels across and down of made images and of what the made model takes.
+const SIDE: usize = 24;
+
+/// A folder with a small model, images of three identities, and room for output.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(TempDir::new().unwrap());
+        bench.put("model.onnx", &model(1));
+        for identity in ["ann", "bob", "cid"] {
+            for i in 0..3 {
+                bench.put(&format!("data/{identity}/{i}.png"), &image(identity.as_bytes()[0].into(), i, SIDE));
+            }
+        }
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes `bytes` to the file `name`, and its folders.
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// `waylay` with the words of `line`, run in the folder.
+    fn run(&self, line: &str) -> assert_cmd::assert::Assert {
+        Command::new(env!("CARGO_BIN_EXE_waylay")).current_dir(self.0.path()).args(line.split_whitespace()).assert()
+    }
+
+    /// Files and folders anywhere below, sorted.
+    fn listing(&self) -> Vec<PathBuf> {
+        let mut found = below(self.0.path());
+        found.sort();
+        found
+    }
+
+    /// Runs what must fail with `code` and one sentence that contains `parts`, and leave nothing behind.
+    #[track_caller]
+    fn fails(&self, line: &str, code: i32, parts: &[&str]) {
+        let before = self.listing();
+        let output = self.run(line).code(code).stdout(is_empty()).get_output().clone();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let errors = lines.iter().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "{line}\n{text}");
+        let error = lines.last().unwrap();
+        // Lines above the error may say what was about to run.
+        let known = ["error: ", "target: ", "preprocessing: ", "budget: ", "data: ", "Embed"];
+        assert!(lines.iter().all(|line| known.iter().any(|k| line.starts_with(k))), "{line}\n{text}");
+        assert!(error.starts_with("error: "), "{line}\n{text}");
+        assert!(!text.contains("panicked") && !text.contains("backtrace"), "{line}\n{text}");
+        for part in parts {
+            assert!(error.contains(part), "{line}: `{part}` is not in\n{error}");
+        }
+        assert_eq!(self.listing(), before, "{line}: something was left behind");
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(below(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+/// A gray pattern that differs between identities a lot and between images of one a little.
+fn image(identity: usize, number: usize, side: usize) -> Vec<u8> {
+    let level = |x: usize, y: usize| (x * (identity % 5 + 1) * 9 + y * (identity % 3 + 2) * 5 + number * 11) as u8;
+    let bytes = (0..side * side).map(|i| level(i % side, i / side) / 2 + 60).collect();
+    Picture { width: side, height: side, channels: 1, bytes }.encode_png().unwrap()
+}
+
+/// Two strided convolutions and a linear layer, with weights that depend on `seed`.
+fn model(seed: usize) -> Vec<u8> {
+    let conv = |shape: [usize; 4], stride, padding| {
+        let count: usize = shape.iter().product();
+        let scale = (shape[1] * shape[2] * shape[3]) as f32;
+        let weight = (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0);
+        let weight = weight.map(|w| w * (3.0 / scale).sqrt()).collect();
+        Layer::Conv { shape, weight, bias: vec![0.01; shape[0]], stride, padding }
+    };
+    let rest = SIDE / 4;
+    let layers = [
+        conv([6, 1, 3, 3], 2, 1),
+        Layer::Relu,
+        conv([8, 6, 3, 3], 2, 1),
+        Layer::Relu,
+        conv([12, 8, rest, rest], 1, 0),
+        Layer::Flatten,
+    ];
+    write([1, SIDE, SIDE], &layers)
+}
+
+/// `bytes` with every `from` replaced by `to` of the same length.
+fn replaced(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let places: Vec<usize> = (0..=bytes.len() - from.len()).filter(|&i| bytes[i..].starts_with(from)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|i| bytes[i..i + to.len()].copy_from_slice(to));
+    bytes
+}
+
+const ON_OWN: &str = "--target model.onnx --preprocess none --data data";
+/// The smallest generator that trains, for one step.
+const TINY: &str = "--set generator.widths=[4] --set generator.blocks=[0] --set training.steps=1 --set training.batch=2 \
+                    --set discriminator.width=2";
+
+#[test]
+fn a_folder_that_is_missing_or_empty_or_a_file_is_named() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("empty")).unwrap();
+    let model = "--target model.onnx --preprocess none";
+    for (folder, said) in [("nowhere", "does not exist"), ("empty", "holds no image"), ("model.onnx", "is a file")] {
+        for line in [
+            format!("audit {model} --data {folder} --out out"),
+            format!("audit {model} --query data --gallery {folder} --attacks noise --out out"),
+            format!("train {model} --train {folder} --out out"),
+            format!("attack {model} --attack noise --images {folder} --out out"),
+            format!("embed {model} --images {folder} --out out.npy"),
+            format!("evaluate {model} --clean data --gallery {folder}"),
+        ] {
+            bench.fails(&line, DATA, &[folder, said]);
+        }
+    }
+}
+
+#[test]
+fn an_identity_with_one_image_is_named() {
+    let bench = Bench::new();
+    bench.put("data/dan/only.png", &image(4, 0, SIDE));
+    bench.fails(&format!("audit {ON_OWN} --out out"), DATA, &["identity `dan`", "1 image; need at least 2"]);
+}
+
+#[test]
+fn an_image_that_cannot_be_used_is_named() {
+    let good = image(2, 0, SIDE);
+    let mut no_pixels = good.clone();
+    no_pixels[16..24].fill(0);
+    let cases: [(&str, Vec<u8>, &str); 7] = [
+        ("x.png", b"this is text".to_vec(), "unknown format"),
+        ("x.png", Vec::new(), "0 bytes"),
+        ("x.png", no_pixels, "0 x 0 pixels; need at least 16 x 16"),
+        ("x.pgm", b"P5\n0 0\n255\n".to_vec(), "0 x 0 pixels; need at least 16 x 16"),
+        ("x.pgm", b"P5\n100000 100000\n255\n\0".to_vec(), "100000 x 100000 pixels; need at most"),
+        ("x.png", good[..good.len() / 2].to_vec(), "corrupt or truncated"),
+        ("x.png", image(2, 0, SIDE + 8), "32 x 32 pixels"),
+    ];
+    for (file, bytes, said) in cases {
+        let bench = Bench::new();
+        bench.put(&format!("data/bob/{file}"), &bytes);
+        bench.fails(&format!("audit {ON_OWN} {TINY} --out out"), DATA, &[&format!("image `bob/{file}`"), said]);
+        if !said.starts_with("32 x 32") {
+            let model = "--target model.onnx --preprocess none";
+            bench.fails(&format!("embed {model} --images data --out out.npy"), DATA, &["bob/x", said]);
+            bench.fails(&format!("attack {model} --attack noise --images data --out a/b"), DATA, &["bob/x", said]);
+        }
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_named() {
+    let bench = Bench::new();
+    let whole = model(1);
+    bench.put("cut.onnx", &whole[..whole.len() / 2]);
+    bench.put("empty.onnx", b"");
+    bench.put("text.onnx", b"this is no network");
+    bench.put("zelu.onnx", &replaced(whole, b"Relu", b"Zelu"));
+    for (model, said) in [
+        ("nowhere.onnx", &["nowhere.onnx", "No such file"][..]),
+        ("cut.onnx", &["cut.onnx", "not a complete ONNX file"]),
+        ("empty.onnx", &["empty.onnx"]),
+        ("text.onnx", &["text.onnx"]),
+        ("zelu.onnx", &["node `node_1`", "operator Zelu", "not supported; supported: "]),
+    ] {
+        let target = format!("--target {model} --preprocess none");
+        bench.fails(&format!("audit {target} --data data --out out"), MODEL, said);
+        bench.fails(&format!("train {target} --train data --out out"), MODEL, said);
+        bench.fails(&format!("embed {target} --images data --out out.npy"), MODEL, said);
+    }
+    bench.fails("inspect cut.onnx", MODEL, &["cut.onnx", "not a complete ONNX file"]);
+    bench.fails("embed --target model.onnx --images data --out o.npy", MODEL, &["imagenet, arcface", "model.toml"]);
+    bench.fails("embed --target model.onnx --preprocess vgg --images data --out o.npy", MODEL, &["vgg"]);
+}
+
+#[test]
+fn a_budget_out_of_range_is_said_with_the_range() {
+    let bench = Bench::new();
+    for epsilon in ["0", "256", "NaN", "-1", "inf"] {
+        let said = &["epsilon ", "need a number above 0 and at most 255"];
+        bench.fails(&format!("audit {ON_OWN} --epsilon {epsilon} --out out"), USAGE, said);
+        let own = "--target model.onnx --preprocess none";
+        bench.fails(&format!("attack {own} --attack fgsm --images data --epsilon={epsilon} --out out"), USAGE, said);
+        bench.fails(&format!("train {own} --train data --epsilon={epsilon} --out out"), USAGE, said);
+    }
+}
+
+#[test]
+fn a_setting_that_does_not_exist_or_fit_is_named() {
+    let bench = Bench::new();
+    bench.put("unknown.toml", b"[training]\nsteps = 3\n\n[loss]\nlamda_r = 1.0\n");
+    bench.put("kind.toml", b"[training]\nsteps = \"many\"\n");
+    bench.put("syntax.toml", b"[training]\nsteps = = 3\n");
+    bench.put("range.toml", b"[training]\nsteps = 0\n");
+    for (file, said) in [
+        ("unknown.toml", &["unknown.toml", "line 5", "unknown field `lamda_r`"][..]),
+        ("kind.toml", &["kind.toml", "line 2", "invalid type: string \"many\""]),
+        ("syntax.toml", &["syntax.toml", "line 2"]),
+        ("range.toml", &["`training.steps` is 0; need 1 to 1,000,000"]),
+        ("nowhere.toml", &["nowhere.toml", "No such file"]),
+    ] {
+        bench.fails(&format!("audit {ON_OWN} --config {file} --out out"), USAGE, said);
+    }
+    for (set, said) in [
+        ("loss.lamda=1", &["--set loss.lamda=1", "unknown field `lamda`"][..]),
+        ("steps=1", &["--set steps=1; need SECTION.KEY=VALUE"]),
+        ("training.steps=many", &["--set training.steps=many", "invalid type"]),
+        ("loss.margin=nan", &["`loss.margin` is NaN"]),
+    ] {
+        bench.fails(&format!("audit {ON_OWN} --set {set} --out out"), USAGE, said);
+    }
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_used_is_named() {
+    let bench = Bench::new();
+    bench.put("file", b"x");
+    bench.put("done/report.json", b"{}");
+    bench.put("trained/generator.safetensors", b"old");
+    bench.fails(&format!("audit {ON_OWN} --out file/below"), OUTPUT, &["output folder `file/below`: not writable"]);
+    bench.fails(&format!("audit {ON_OWN} --out file"), OUTPUT, &["output folder `file`: is not a folder"]);
+    bench.fails(&format!("audit {ON_OWN} --out done"), OUTPUT, &["output folder `done`: already holds a report"]);
+    let own = "--target model.onnx --preprocess none";
+    bench.fails(&format!("train {own} --train data --out file/below"), OUTPUT, &["not writable"]);
+    bench.fails(&format!("attack {own} --attack noise --images data --out file/below"), OUTPUT, &["not writable"]);
+    bench.fails(&format!("embed {own} --images data --out nowhere/e.npy"), OUTPUT, &["nowhere/e.npy", "written"]);
+    bench.fails(&format!("train {own} --train data --out trained"), USAGE, &["trained", "--force"]);
+    assert_eq!(fs::read(bench.path("trained/generator.safetensors")).unwrap(), b"old");
+}
+
+#[test]
+fn what_does_not_go_together_is_said() {
+    let bench = Bench::new();
+    let own = "--target model.onnx --preprocess none";
+    bench.fails(&format!("audit {own} --out out"), USAGE, &["--target needs images", "--data DIR"]);
+    bench.fails(&format!("train {own} --out out"), USAGE, &["--target needs images", "--train DIR"]);
+    bench.fails(&format!("audit {ON_OWN} --attacks noise,deepfool --out out"), USAGE, &["attack `deepfool`", "`noise`"]);
+    bench.fails(&format!("audit {ON_OWN} --attacks pgd-0 --out out"), USAGE, &["attack `pgd-0`", "1 to 10,000"]);
+    bench.fails(&format!("attack {own} --attack cw --images data --out out"), USAGE, &["attack `cw`"]);
+    bench.fails(&format!("attack {own} --images data --out out"), USAGE, &["need --attack NAME or --generator FILE"]);
+    bench.fails(&format!("attack {own} --attack uaa-gan --images data --out out"), USAGE, &["--generator FILE"]);
+    bench.fails(&format!("audit {ON_OWN} --metric manhattan --out out"), USAGE, &["metric `manhattan`"]);
+    bench.fails(&format!("audit {own} --query data --gallery data --out out"), DATA, &["is both query and gallery"]);
+    bench.fails(&format!("--threads 0 audit {ON_OWN} --out out"), USAGE, &["--threads 0; need 1 to 1,024"]);
+}
+
+#[test]
+fn what_clap_refuses_ends_with_the_same_code() {
+    let bench = Bench::new();
+    for line in ["", "audti", "audit --nonsense", "attack --images data", "audit --data data --query data"] {
+        bench.run(line).code(USAGE).stdout(is_empty());
+    }
+    bench.run("--help").success().stdout(contains("Exit codes:").and(contains("audit")));
+    bench.run("--version").success().stdout(starts_with("waylay "));
+}
+
+#[test]
+fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
+    let bench = Bench::new();
+    bench.put("other.onnx", &model(2));
+    bench.run(&format!("train --target model.onnx --preprocess none --train data {TINY} --epsilon 4 --out g")).success();
+    for file in ["generator.safetensors", "generator.toml", "training.jsonl"] {
+        assert!(bench.path("g").join(file).is_file(), "{file}");
+    }
+    let line = |target: &str, more: &str| {
+        format!("attack --target {target} --preprocess none --generator g/generator.safetensors --images data {more}")
+    };
+    bench.run(&line("model.onnx", "--out own")).success().stdout(contains("UAA-GAN: 9 images"));
+    bench.fails(&line("other.onnx", "--out out"), MODEL, &["was trained for target `model.onnx`", "--transfer"]);
+    bench.run(&line("other.onnx", "--out moved --transfer")).success();
+    bench.fails(&line("model.onnx", "--attack pgd --out out"), USAGE, &["--generator is for uaa-gan, not for pgd"]);
+    bench.put("g/cut.safetensors", &fs::read(bench.path("g/generator.safetensors")).unwrap()[..400]);
+    let cut = line("model.onnx", "--out out").replace("g/generator", "g/cut");
+    bench.fails(&cut, MODEL, &["generator `g/cut.safetensors`"]);
+    let missing = line("model.onnx", "--out out").replace("g/generator", "g/missing");
+    bench.fails(&missing, MODEL, &["generator `g/missing.safetensors`", "No such file"]);
+    let audit = format!("audit {ON_OWN} --generator g/generator.safetensors --attacks uaa-gan --out out");
+    bench.fails(&audit, USAGE, &["trained for --epsilon 4, not 8"]);
+    bench.run(&format!("{audit} --epsilon 4")).success();
+    assert!(bench.json("out/report.json")["training"].is_null());
+}
+
+#[test]
+fn attacked_images_keep_their_names_and_the_budget() {
+    let bench = Bench::new();
+    let own = "--target model.onnx --preprocess none";
+    let done = bench.run(&format!("--json attack {own} --attack pgd --epsilon 3 --images data --out out")).success();
+    let summary: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((summary["attack"].as_str(), summary["images"].as_u64()), (Some("pgd"), Some(9)));
+    for identity in ["ann", "bob", "cid"] {
+        for i in 0..3 {
+            let name = format!("{identity}/{i}.png");
+            let clean = Picture::read(&bench.path("data").join(&name)).unwrap();
+            let attacked = Picture::read(&bench.path("out").join(&name)).unwrap();
+            let changes = clean.bytes.iter().zip(&attacked.bytes).map(|(a, b)| a.abs_diff(*b));
+            assert_eq!(changes.max(), Some(3), "{name}");
+        }
+    }
+    assert_eq!(below(&bench.path("out")).iter().filter(|p| p.is_file()).count(), 9);
+    let line = format!("--json evaluate {own} --clean data --attacked out --gallery data");
+    let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
+    assert!(found["attacked"]["linf_255"].as_f64().unwrap() <= 3.0 + 1e-3, "{found}");
+    assert_eq!(found["clean"]["rank1"], 1.0, "every query lies in this gallery");
+    assert_fractions(&found["clean"]);
+    assert_fractions(&found["attacked"]);
+    fs::remove_file(bench.path("out/bob/1.png")).unwrap();
+    bench.fails(&line, USAGE, &["no attacked image for query `bob/1.png`"]);
+}
+
+#[test]
+fn embeddings_are_an_array_with_one_row_per_image() {
+    let bench = Bench::new();
+    bench.run("embed --target model.onnx --preprocess none --images data --out e.npy").success();
+    let array = npyz::NpyFile::new(&fs::read(bench.path("e.npy")).unwrap()[..]).unwrap();
+    assert_eq!(array.shape(), [9, 12]);
+    let values: Vec<f32> = array.into_vec().unwrap();
+    assert!(values.iter().all(|v| v.is_finite()) && values[..12] != values[96..]);
+    let names = fs::read_to_string(bench.path("e.txt")).unwrap();
+    assert_eq!((names.lines().next(), names.lines().count()), (Some("ann/0.png"), 9));
+}
+
+/// Scores lie in [0, 1].
+fn assert_fractions(scores: &Value) {
+    for key in ["rank1", "rank5", "rank10", "map", "minp"] {
+        let value = scores[key].as_f64().unwrap_or_else(|| panic!("no {key} in {scores}"));
+        assert!((0.0..=1.0).contains(&value), "{key} is {value}");
+    }
+    let recall = scores["recall_at"].as_object().unwrap();
+    assert!(recall.values().all(|v| (0.0..=1.0).contains(&v.as_f64().unwrap())), "{recall:?}");
+}
+
+/// A finished audit in the folder `out`: its files, its layout, its numbers and its images.
+fn assert_audit(bench: &Bench, attacks: &[&str], queries: usize, epsilon: f64) -> Value {
+    for file in ["index.html", "contact-sheet.png", "attacks.csv", "report.json"] {
+        assert!(fs::metadata(bench.path("out").join(file)).unwrap().len() > 100, "{file}");
+    }
+    let report = bench.json("out/report.json");
+    assert_eq!(report["schema"], "waylay.audit/1");
+    assert_eq!(report["budget"]["epsilon_255"], epsilon);
+    assert_fractions(&report["clean"]);
+    let rows = report["attacks"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, attacks);
+    for row in rows {
+        assert_fractions(row);
+        assert_eq!(row["queries"], queries);
+        assert!(row["linf_255"].as_f64().unwrap() <= epsilon + 1e-3, "{row}");
+        assert!((-1.001..=1.001).contains(&row["mean_cosine"].as_f64().unwrap()), "{row}");
+        assert!(row["ssim"].as_f64().unwrap() <= 1.0 + 1e-9, "{row}");
+        assert_eq!(row["first_match"].as_array().unwrap().len(), queries);
+        let folder = bench.path("out/adversarial").join(row["name"].as_str().unwrap());
+        let images: Vec<_> = below(&folder).into_iter().filter(|p| p.is_file()).collect();
+        assert_eq!(images.len(), queries, "{}", folder.display());
+        images.iter().for_each(|image| assert!(Picture::read(image).is_ok(), "{}", image.display()));
+    }
+    assert_eq!(rows[0]["linf_255"], 0.0);
+    for key in ["rank1", "map", "minp"] {
+        assert_eq!(rows[0][key], report["clean"][key]);
+    }
+    let left: Vec<_> = bench.listing().into_iter().filter(|p| p.to_string_lossy().contains(".waylay-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    report
+}
+
+#[test]
+fn an_audit_of_own_images_writes_a_report_that_adds_up() {
+    let bench = Bench::new();
+    let line = format!("audit {ON_OWN} {TINY} --attacks noise,fgsm,pgd,uaa-gan --epsilon 6 --out out");
+    bench.run(&line).success().stdout(contains("report: out/index.html"));
+    let report = assert_audit(&bench, &["none", "noise", "fgsm", "pgd", "uaa-gan"], 4, 6.0);
+    assert_eq!(report["training"]["log"].as_array().unwrap().len(), 1);
+    assert_eq!((&report["data"]["train"]["images"], &report["data"]["gallery"]["images"]), (&3.into(), &5.into()));
+    bench.run(&line).code(OUTPUT).stderr(contains("already holds a report"));
+    bench.run(&format!("{line} --force")).success();
+    let again = bench.json("out/report.json");
+    for key in ["clean", "verdict", "data"] {
+        assert_eq!(again[key], report[key], "the same seed gives the same {key}");
+    }
+    for (a, b) in again["attacks"].as_array().unwrap().iter().zip(report["attacks"].as_array().unwrap()) {
+        for key in ["map", "l2", "mean_cosine", "distances"] {
+            assert_eq!(a[key], b[key], "{}: the same seed gives the same {key}", a["name"]);
+        }
+    }
+    assert_eq!(again["run"]["files"]["generator.safetensors"], report["run"]["files"]["generator.safetensors"]);
+}
+
+#[test]
+fn json_on_standard_output_is_the_report() {
+    let bench = Bench::new();
+    let line = format!("--json audit {ON_OWN} --attacks noise --out out");
+    let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
+    assert_eq!(found["attacks"], bench.json("out/report.json")["attacks"]);
+}
+
+#[test]
+fn a_quick_audit_of_the_embedded_sample_writes_a_report_that_adds_up() {
+    let bench = Bench::new();
+    bench.run("audit --quick --out out").success().stdout(contains("report: out/index.html"));
+    let report = assert_audit(&bench, &["none", "noise", "fgsm", "pgd", "pgd-40", "uaa-gan"], 40, 8.0);
+    assert_eq!((&report["quick"], &report["target"]["name"]), (&true.into(), &"sample".into()));
+    for file in ["generator.safetensors", "generator.toml", "training.jsonl"] {
+        assert!(bench.path("out").join(file).is_file(), "{file}");
+    }
+    let map = |row: usize| report["attacks"][row]["map"].as_f64().unwrap();
+    assert!(map(3) < map(1) && map(4) < map(1), "gradients must do more than noise");
+}
+
+#[test]
+fn the_embedded_samples_model_and_images_work_as_files() {
+    let bench = Bench::new();
+    let sample = dataset::sample().unwrap();
+    for item in sample.query.iter().step_by(5).chain(sample.gallery.iter().step_by(20)) {
+        bench.put(&format!("{}.png", item.name), &item.read().unwrap().encode_png().unwrap());
+    }
+    let done = bench.run("--json evaluate --clean query --gallery gallery").success();
+    let found: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((&found["clean"]["queries"], &found["clean"]["without_match"]), (&20.into(), &0.into()));
+    assert_fractions(&found["clean"]);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sample/target.onnx");
+    let line = format!("--json inspect {}", model.display());
+    let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
+    assert!(found["problem"].is_null() && found["parameters"].as_u64().unwrap() > 1000, "{found}");
+    assert_eq!(found["input"]["shape"].as_array().unwrap()[1..], [1.into(), 28.into(), 28.into()]);
+}
