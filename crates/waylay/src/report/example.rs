@@ -6,11 +6,11 @@ use std::io::Cursor;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 
-use super::verdict;
+use crate::audit::verdict;
 use crate::audit::outcome::*;
 
 /// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28 x 28 pixels.
-pub(super) fn audit() -> Audit {
+pub(crate) fn audit() -> Audit {
     let clean = scores(0.99, 1.0, 1.0, 0.912);
     let attacks = vec![
         row("none", "No attack", clean.clone(), [0.0, 0.0, 100.0, 1.0, 0.0, 1.0], 1),

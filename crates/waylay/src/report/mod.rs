@@ -4,7 +4,7 @@
 mod contact_sheet;
 mod csv;
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
 mod html;
 mod json;
 mod table;
