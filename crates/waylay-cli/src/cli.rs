@@ -244,7 +244,7 @@ pub struct FitArgs {
     /// The run's only source of randomness
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
-    /// ONNX file to write; MODEL.toml (preprocessing) and MODEL.json (how it was made, losses) go beside it
+    /// ONNX file to write; MODEL.toml (preprocessing) and MODEL.json (how it was made) go beside it
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
 use waylay::attack::{AttackChoiceError, EpsilonError};
 use waylay::dataset::DatasetError;
-use waylay::image::ReadError;
+use waylay::fit::FitError;
+use waylay::image::{ImageWriteError, ReadError};
+use waylay::quality::QualityError;
+use waylay::retrieval::RetrievalError;
 use waylay::run::{OutputError, WriteError};
 use waylay::target::onnx::OnnxError;
 use waylay::target::preprocess::PreprocessError;
@@ -46,6 +49,11 @@ pub const HELP: &str = "Exit codes:
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A model that cannot be audited.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(pub String);
+
 /// A verification that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -65,7 +73,8 @@ pub fn sentence(error: &anyhow::Error) -> String {
 
 /// What may be several lines as one. Drawings of where in a TOML file something is wrong (`3 | steps = x`) are left out.
 fn one_line(text: &str) -> String {
-    let drawn = |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let drawn =
+        |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
     let lines = text.lines().filter(|line| !drawn(line)).map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join(": ")
 }
@@ -73,13 +82,26 @@ fn one_line(text: &str) -> String {
 /// The code for the deepest cause that has one.
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let of = |cause: &(dyn std::error::Error + 'static)| {
-        if cause.is::<Usage>() || cause.is::<EpsilonError>() || cause.is::<ConfigError>() || cause.is::<AttackChoiceError>() {
+        if cause.is::<Usage>()
+            || cause.is::<EpsilonError>()
+            || cause.is::<ConfigError>()
+            || cause.is::<AttackChoiceError>()
+            || cause.is::<FitError>()
+        {
             Some(USAGE)
-        } else if cause.is::<DatasetError>() || cause.is::<ReadError>() {
+        } else if cause.is::<DatasetError>()
+            || cause.is::<ReadError>()
+            || cause.is::<RetrievalError>()
+            || cause.is::<QualityError>()
+        {
             Some(DATA)
-        } else if cause.is::<OnnxError>() || cause.is::<PreprocessError>() || cause.is::<GeneratorFileError>() {
+        } else if cause.is::<OnnxError>()
+            || cause.is::<PreprocessError>()
+            || cause.is::<GeneratorFileError>()
+            || cause.is::<Unfit>()
+        {
             Some(MODEL)
-        } else if cause.is::<OutputError>() || cause.is::<WriteError>() {
+        } else if cause.is::<OutputError>() || cause.is::<WriteError>() || cause.is::<ImageWriteError>() {
             Some(OUTPUT)
         } else if cause.is::<Mismatch>() {
             Some(MISMATCH)

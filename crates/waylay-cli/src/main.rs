@@ -1,5 +1,6 @@
 //! `waylay`: how easily can a barely visible change to the query make an image-retrieval system lose the right answer?
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, UaaGanConfig};
 use waylay::attack::{AttackChoice, Epsilon};
 use waylay::dataset::{self, FolderOptions, Split};
+use waylay::image::io::MIN_SIDE;
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
 use waylay::target::preprocess::{Preprocess, Preset};
-use waylay::target::{Metric, sample_target};
+use waylay::target::{Metric, Target, sample_target};
 
 use crate::cli::{DataArgs, SceneArgs, TargetArgs, UaaGanArgs};
-use crate::exit::Usage;
+use crate::exit::{Unfit, Usage};
 
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
 const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
@@ -42,7 +43,33 @@ pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
     let preset = args.preprocess.as_deref().map(str::parse::<Preset>).transpose()?;
     let preprocess = Preprocess::choose(path, preset)?;
     let options = OpenOptions { preprocess, output: args.output.clone() };
-    OnnxTarget::open(path, options).with_context(|| format!("target `{}`", path.display()))
+    let target = OnnxTarget::open(path, options).with_context(|| format!("target `{}`", path.display()))?;
+    let [_, height, width] = target.input();
+    if height.min(width) < MIN_SIDE {
+        let (name, need) = (target.name(), MIN_SIDE);
+        return Err(Unfit(format!(
+            "target `{name}` takes {height} x {width} pixels; need at least {need} x {need}"
+        ))
+        .into());
+    }
+    Ok(target)
+}
+
+/// A file to write later: checked before the work begins. `extension` is what its name must end in.
+pub fn output_file(path: &Path, extension: &str) -> Result<()> {
+    if path.extension().is_none_or(|found| found != extension) {
+        return Err(Usage(format!("--out {}; need a name ending in .{extension}", path.display())).into());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(
+            Usage(format!("--out {}: folder `{}` does not exist", path.display(), folder.display())).into()
+        );
+    }
+    if path.is_dir() {
+        return Err(Usage(format!("--out {}: is a folder; need a file", path.display())).into());
+    }
+    Ok(())
 }
 
 /// The images: folders, or the embedded sample.
@@ -156,7 +183,12 @@ mod tests {
     fn flags_win_over_defaults_and_words_are_strings() {
         let args = UaaGanArgs {
             config: None,
-            set: vec!["training.steps=7".into(), "loss.mining=nearest".into(), "generator.widths=[8, 4]".into(), "generator.blocks=[1,1]".into()],
+            set: vec![
+                "training.steps=7".into(),
+                "loss.mining=nearest".into(),
+                "generator.widths=[8, 4]".into(),
+                "generator.blocks=[1,1]".into(),
+            ],
         };
         let config = uaa_gan(&args, false, false).unwrap();
         assert_eq!(config.training.steps, 7);

@@ -15,7 +15,12 @@ use crate::target::onnx::write::Layer;
 const NORM_EPSILON: f64 = 1e-5;
 
 /// Uniform values in ±`bound`.
-fn uniform<const D: usize>(shape: [usize; D], bound: f32, random: &mut impl Rng, device: &Device) -> Param<Tensor<D>> {
+fn uniform<const D: usize>(
+    shape: [usize; D],
+    bound: f32,
+    random: &mut impl Rng,
+    device: &Device,
+) -> Param<Tensor<D>> {
     let count = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|_| random.random_range(-bound..=bound)).collect();
     Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
@@ -78,7 +83,8 @@ impl Conv {
 
     /// `[N, inputs, H, W]` → `[N, outputs, H′, W′]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions { stride: [self.stride; 2], padding: [self.padding; 4], ..ConvOptions::default() };
+        let options =
+            ConvOptions { stride: [self.stride; 2], padding: [self.padding; 4], ..ConvOptions::default() };
         waylay_conv::conv2d(x, self.weight.val(), Some(self.bias.val()), options)
     }
 }
@@ -178,7 +184,8 @@ mod tests {
     #[test]
     fn the_same_stream_gives_the_same_weights() {
         let device = Device::flex();
-        let make = || Conv::new([3, 4], 3, 1, 1, &mut Seed(7).stream("init"), &device).weight.val().into_data();
+        let make =
+            || Conv::new([3, 4], 3, 1, 1, &mut Seed(7).stream("init"), &device).weight.val().into_data();
         make().assert_eq(&make(), true);
     }
 }

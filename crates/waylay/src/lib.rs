@@ -4,6 +4,7 @@
 //! The flow is one way: [`image`] → [`dataset`] → [`target`] → [`attack`] → [`retrieval`] and [`quality`] →
 //! [`audit`] → [`report`]. A module uses those to its left and none to its right.
 
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod attack;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
-use waylay::attack::uaa_gan::{self, UaaGan};
+use waylay::attack::uaa_gan::{self, CheckedConfig, UaaGan};
 use waylay::attack::{Scene, craft};
 use waylay::dataset;
 use waylay::image::ImageBatch;
@@ -19,33 +19,60 @@ use crate::cli::{AblateArgs, UaaGanArgs};
 use crate::exit::Usage;
 use crate::plan;
 
-/// A variant: its name, what it changes, and the part of the training images it uses.
-struct Variant(&'static str, &'static [&'static str], f64);
+/// One thing changed of the configuration that the table starts from.
+struct Variant {
+    name: &'static str,
+    /// As for `--set`.
+    changes: &'static [&'static str],
+    /// Part of the training images that is used.
+    images: f64,
+    /// Factor on the generator's channels.
+    width: f64,
+}
 
-/// Every variant changes one thing of the configuration it starts from.
+/// The rows of the table. At the default margin the triplet is always active, and x′ then moves the loss but not its
+/// gradient: mining is compared at a margin where it matters.
 const VARIANTS: &[Variant] = &[
-    Variant("default", &[], 1.0),
-    Variant("mining-nearest", &["loss.mining=nearest"], 1.0),
-    Variant("mining-random", &["loss.mining=random"], 1.0),
-    Variant("margin-0.5-farthest", &["loss.margin=0.5"], 1.0),
-    Variant("margin-0.5-nearest", &["loss.margin=0.5", "loss.mining=nearest"], 1.0),
-    Variant("margin-0.5-random", &["loss.margin=0.5", "loss.mining=random"], 1.0),
-    Variant("discriminator-none", &["discriminator.kind=none"], 1.0),
-    Variant("discriminator-global", &["discriminator.kind=global"], 1.0),
-    Variant("gan-weight-1", &["loss.lambda_gan=1.0"], 1.0),
-    Variant("gan-weight-10", &["loss.lambda_gan=10.0"], 1.0),
-    Variant("lambda-r-0.05", &["loss.lambda_r=0.05"], 1.0),
-    Variant("lambda-r-0.5", &["loss.lambda_r=0.5"], 1.0),
-    Variant("lambda-r-2", &["loss.lambda_r=2.0"], 1.0),
-    Variant("images-half", &[], 0.5),
-    Variant("images-quarter", &[], 0.25),
-    Variant("images-tenth", &[], 0.1),
-    Variant("image-only", &["generator.kind=image-only"], 1.0),
-    Variant("adam", &["training.optimiser=adam"], 1.0),
-    Variant("constant-rate", &["training.schedule=constant"], 1.0),
-    Variant("no-augmentation", &["augment.flip=false", "augment.shift=0", "augment.brightness=0.0"], 1.0),
-    Variant("gain-3", &["generator.gain=3.0"], 1.0),
-    Variant("half-width", &["generator.widths=[64, 64, 32, 16]"], 1.0),
+    Variant { name: "default", changes: &[], images: 1.0, width: 1.0 },
+    Variant { name: "margin-0.5-farthest", changes: &["loss.margin=0.5"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "margin-0.5-nearest",
+        changes: &["loss.margin=0.5", "loss.mining=nearest"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant {
+        name: "margin-0.5-random",
+        changes: &["loss.margin=0.5", "loss.mining=random"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant { name: "discriminator-none", changes: &["discriminator.kind=none"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "discriminator-global",
+        changes: &["discriminator.kind=global"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant { name: "gan-weight-1", changes: &["loss.lambda_gan=1.0"], images: 1.0, width: 1.0 },
+    Variant { name: "gan-weight-10", changes: &["loss.lambda_gan=10.0"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-r-0.05", changes: &["loss.lambda_r=0.05"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-r-0.5", changes: &["loss.lambda_r=0.5"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-r-2", changes: &["loss.lambda_r=2.0"], images: 1.0, width: 1.0 },
+    Variant { name: "images-half", changes: &[], images: 0.5, width: 1.0 },
+    Variant { name: "images-quarter", changes: &[], images: 0.25, width: 1.0 },
+    Variant { name: "images-tenth", changes: &[], images: 0.1, width: 1.0 },
+    Variant { name: "image-only", changes: &["generator.kind=image-only"], images: 1.0, width: 1.0 },
+    Variant { name: "adam", changes: &["training.optimiser=adam"], images: 1.0, width: 1.0 },
+    Variant { name: "constant-rate", changes: &["training.schedule=constant"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "no-augmentation",
+        changes: &["augment.flip=false", "augment.shift=0", "augment.brightness=0.0"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant { name: "gain-3", changes: &["generator.gain=3.0"], images: 1.0, width: 1.0 },
+    Variant { name: "half-width", changes: &[], images: 1.0, width: 0.5 },
 ];
 
 /// One row of the table.
@@ -65,12 +92,17 @@ struct Row {
 pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
     for name in &args.only {
-        if !VARIANTS.iter().any(|v| v.0 == name) {
-            let known: Vec<&str> = VARIANTS.iter().map(|v| v.0).collect();
+        if !VARIANTS.iter().any(|v| v.name == name) {
+            let known: Vec<&str> = VARIANTS.iter().map(|v| v.name).collect();
             return Err(Usage(format!("variant `{name}`; need {}", known.join(", "))).into());
         }
     }
-    let sample = args.target.target.is_none();
+    let chosen =
+        VARIANTS.iter().filter(|v| args.only.is_empty() || args.only.iter().any(|only| only == v.name));
+    let plans = chosen.map(|v| Ok((v, configure(v, &args)?))).collect::<Result<Vec<_>>>()?;
+    if let Some(path) = &args.out {
+        plan::output_file(path, "md")?;
+    }
     let target = plan::target(&args.target)?;
     let split = plan::split(&args.data, &args.target)?;
     announce(&target, Some(epsilon));
@@ -80,18 +112,14 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let gallery = target.embed(&dataset::load(&split.gallery, target.input())?, &device)?;
     let names = |items: &[dataset::Item]| items.iter().map(|i| i.identity.clone()).collect::<Vec<_>>();
     let relevance = Relevance::by_identity(&names(&split.query), &names(&split.gallery));
-    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: device.clone() };
+    let scene =
+        Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: device.clone() };
     let clean = retrieval::evaluate(&target.embed(&queries, &device)?, &gallery, &relevance, metric)?.scores;
 
     let mut rows = Vec::new();
-    for Variant(name, changes, part) in VARIANTS {
-        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
-            continue;
-        }
-        let mut set = args.uaa_gan.set.clone();
-        set.extend(changes.iter().map(|c| (*c).to_owned()));
-        let config = plan::uaa_gan(&UaaGanArgs { config: args.uaa_gan.config.clone(), set }, sample, false)?;
-        let images = part_of(&train, *part);
+    for (variant, config) in plans {
+        let Variant { name, changes, images, .. } = *variant;
+        let images = part_of(&train, images);
         eprintln!("variant {name}");
         let bar = Bar::default();
         let trained = uaa_gan::train(&config, &images, &scene, &bar)?;
@@ -124,7 +152,9 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
         target.name(),
         split.name
     );
-    table.push_str("| variant | changes | images | parameters | rank-1 % | mAP % | PSNR dB | SSIM | seconds |\n");
+    table.push_str(
+        "| variant | changes | images | parameters | rank-1 % | mAP % | PSNR dB | SSIM | seconds |\n",
+    );
     table.push_str("|---|---|---|---|---|---|---|---|---|\n");
     for row in &rows {
         writeln!(table, "{}", line(row))?;
@@ -133,6 +163,18 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
         write_atomic(path, table.as_bytes())?;
     }
     print(json, &rows, || table)
+}
+
+/// The configuration of `variant`, before anything is trained.
+fn configure(variant: &Variant, args: &AblateArgs) -> Result<CheckedConfig> {
+    let mut set = args.uaa_gan.set.clone();
+    set.extend(variant.changes.iter().map(|change| (*change).to_owned()));
+    let wish = UaaGanArgs { config: args.uaa_gan.config.clone(), set };
+    let mut config = (*plan::uaa_gan(&wish, args.target.target.is_none(), false)?).clone();
+    for width in &mut config.generator.widths {
+        *width = ((*width as f64 * variant.width) as usize).max(4);
+    }
+    Ok(config.check()?)
 }
 
 fn line(row: &Row) -> String {

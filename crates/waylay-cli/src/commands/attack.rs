@@ -25,23 +25,48 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
         None => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
     };
     let target = plan::target(&args.target)?;
-    let (attack, own_epsilon): (Box<dyn Attack>, Option<Epsilon>) = match (choice.build(), &args.generator) {
-        (Some(_), Some(_)) => return Err(Usage(format!("--generator is for uaa-gan, not for {choice}")).into()),
+    let (attack, own): (Box<dyn Attack>, Option<(Epsilon, Metric)>) = match (choice.build(), &args.generator)
+    {
+        (Some(_), Some(_)) => {
+            return Err(Usage(format!("--generator is for uaa-gan, not for {choice}")).into());
+        }
         (Some(attack), None) => (attack, None),
-        (None, None) => return Err(Usage("uaa-gan needs --generator FILE; `waylay train` makes one".into()).into()),
+        (None, None) => {
+            return Err(Usage("uaa-gan needs --generator FILE; `waylay train` makes one".into()).into());
+        }
         (None, Some(path)) => {
             let (facts, generator) = load_generator(path, &target, args.transfer)?;
-            let epsilon = facts.epsilon_255;
-            (Box::new(UaaGan { generator, config: facts.config }), Some(epsilon))
+            let own = (facts.epsilon_255, facts.metric);
+            (Box::new(UaaGan { generator, config: facts.config }), Some(own))
         }
     };
-    let epsilon = match (args.epsilon, own_epsilon) {
-        (Some(given), _) => Epsilon::from_255(given)?,
-        (None, Some(own)) => own,
+    let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
+    let epsilon = match (asked, own) {
+        (Some(asked), Some((own, _))) if asked != own => {
+            let (own, asked) = (own.in_255(), asked.in_255());
+            return Err(Usage(format!(
+                "the generator was trained for --epsilon {own}, not {asked}; need the same"
+            ))
+            .into());
+        }
+        (_, Some((own, _))) => own,
+        (Some(asked), None) => asked,
         (None, None) => Epsilon::from_255(8.0)?,
     };
+    let metric = own.map_or(metric, |(_, metric)| metric);
     let items = dataset::read_unlabelled(&args.images)?;
     let names = dataset::png_names(&items)?;
+    if args
+        .out
+        .canonicalize()
+        .ok()
+        .is_some_and(|out| args.images.canonicalize().is_ok_and(|images| images == out))
+    {
+        return Err(Usage(
+            "--out is --images; need another folder, or the images would be overwritten".into(),
+        )
+        .into());
+    }
     let out = OutputDir::create(&args.out, true)?;
     announce(&target, Some(epsilon));
     let clean = dataset::load(&items, target.input())?;

@@ -25,7 +25,16 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
     if args.quick {
         plan::shorten(&mut split);
     }
-    let generator = args.generator.as_deref().map(|path| load_generator(path, &target, args.transfer)).transpose()?;
+    let generator =
+        args.generator.as_deref().map(|path| load_generator(path, &target, args.transfer)).transpose()?;
+    if generator.is_some() && (args.uaa_gan.config.is_some() || !args.uaa_gan.set.is_empty()) {
+        return Err(
+            Usage("--config and --set are for training; --generator is trained already".into()).into()
+        );
+    }
+    if generator.is_some() && !attacks.contains(&AttackChoice::UaaGan) {
+        return Err(Usage("--generator needs uaa-gan among --attacks".into()).into());
+    }
     if attacks.contains(&AttackChoice::UaaGan) {
         match &generator {
             None if split.train.is_empty() => {
@@ -33,9 +42,17 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
                             without uaa-gan";
                 return Err(Usage(need.into()).into());
             }
+            Some((facts, _)) if facts.metric != metric => {
+                let text = format!(
+                    "the generator was trained for --metric {}, not {metric}; need the same",
+                    facts.metric
+                );
+                return Err(Usage(text).into());
+            }
             Some((facts, _)) if facts.epsilon_255 != epsilon => {
                 let (trained, asked) = (facts.epsilon_255.in_255(), epsilon.in_255());
-                let text = format!("the generator was trained for --epsilon {trained}, not {asked}; need the same");
+                let text =
+                    format!("the generator was trained for --epsilon {trained}, not {asked}; need the same");
                 return Err(Usage(text).into());
             }
             _ => {}
@@ -74,7 +91,11 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
     out.write("attacks.csv", report::to_csv(&found).as_bytes())?;
     out.write("report.json", report::to_json(&found)?.as_bytes())?;
     print(json, &found, || {
-        format!("\n{}\nreport: {}", report::to_text(&found).trim_end(), out.path().join("index.html").display())
+        format!(
+            "\n{}\nreport: {}",
+            report::to_text(&found).trim_end(),
+            out.path().join("index.html").display()
+        )
     })
 }
 
@@ -88,15 +109,20 @@ pub fn load_generator(
         path: path.display().to_string(),
         reason: e.to_string(),
     })?;
-    let (facts, generator) = GeneratorFile::decode(path, bytes, target as &dyn Target, transfer, &Device::flex())?;
+    let (facts, generator) =
+        GeneratorFile::decode(path, bytes, target as &dyn Target, transfer, &Device::flex())?;
     Ok((facts, generator))
 }
 
 /// The command as it can be typed again.
-fn command_line() -> String {
+pub fn command_line() -> String {
     let quote = |word: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        if !word.is_empty() && word.chars().all(plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
     };
     let words = std::env::args_os().skip(1).map(|w| quote(w.to_string_lossy().into_owned()));
     std::iter::once("waylay".to_owned()).chain(words).collect::<Vec<_>>().join(" ")

@@ -1,10 +1,10 @@
 //! `waylay embed`.
 
 use anyhow::{Context, Result};
-use waylay::run::Device;
 use npyz::WriterBuilder;
 use serde_json::json;
 use waylay::dataset;
+use waylay::run::Device;
 use waylay::run::write_atomic;
 use waylay::target::Target;
 
@@ -18,6 +18,7 @@ use waylay::run::Progress;
 const BATCH: usize = 64;
 
 pub fn run(args: EmbedArgs, json: bool) -> Result<()> {
+    plan::output_file(&args.out, "npy")?;
     let target = plan::target(&args.target)?;
     let items = dataset::read_unlabelled(&args.images)?;
     announce(&target, None);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use waylay::run::Device;
 use serde_json::{Value, json};
 use waylay::dataset::{self, Item};
 use waylay::quality;
 use waylay::retrieval::{self, Relevance, Scores};
+use waylay::run::Device;
 use waylay::target::{Metric, Target};
 
 use super::{announce, print};
@@ -18,7 +18,8 @@ use crate::plan;
 pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
     let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
     let target = plan::target(&args.target)?;
-    let (clean_items, gallery_items) = (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
+    let (clean_items, gallery_items) =
+        (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
     announce(&target, None);
     let device = Device::flex();
     let gallery = target.embed(&dataset::load(&gallery_items, target.input())?, &device)?;
@@ -68,12 +69,14 @@ fn identities(items: &[Item]) -> Vec<&str> {
 /// The attacked images in the order of the clean ones; names match without their extension.
 fn matching(clean: &[Item], attacked: Vec<Item>, folder: &std::path::Path) -> Result<Vec<Item>> {
     let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
-    let mut by_stem: BTreeMap<String, Item> = attacked.into_iter().map(|item| (stem(&item.name), item)).collect();
+    let mut by_stem: BTreeMap<String, Item> =
+        attacked.into_iter().map(|item| (stem(&item.name), item)).collect();
     clean
         .iter()
         .map(|item| {
             by_stem.remove(&stem(&item.name)).ok_or_else(|| {
-                let text = format!("`{}` holds no attacked image for query `{}`", folder.display(), item.name);
+                let text =
+                    format!("`{}` holds no attacked image for query `{}`", folder.display(), item.name);
                 Usage(text).into()
             })
         })

@@ -28,6 +28,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
         Some(path) => toml::from_str(&plan::read(path)?)
             .map_err(|e| Usage(format!("config `{}`: {}", path.display(), e.to_string().trim_end())))?,
     };
+    plan::output_file(&args.out, "onnx")?;
     let checked = config.clone().check().context("config")?;
     let (items, sample): (_, Option<Split>) = match &args.train {
         Some(folder) => (dataset::read_folder(folder)?, None),
@@ -53,7 +54,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
     let scores = sample.map(|sample| held_out(&fitted.onnx, &sample)).transpose()?;
     let digest: String = Sha256::digest(&fitted.onnx).iter().map(|b| format!("{b:02x}")).collect();
     let record = json!({
-        "command": format!("waylay fit --seed {} --out {}", args.seed, args.out.display()),
+        "command": super::audit::command_line(),
         "seed": args.seed,
         "config": config,
         "images": items.len(),
@@ -64,12 +65,24 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
         "sha256": digest,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    write_atomic(&args.out.with_extension("json"), (serde_json::to_string_pretty(&record)? + "\n").as_bytes())?;
+    write_atomic(
+        &args.out.with_extension("json"),
+        (serde_json::to_string_pretty(&record)? + "\n").as_bytes(),
+    )?;
     print(json, &record, || {
         let scores = scores.as_ref().map_or_else(String::new, |s| {
-            format!("; queries of identities it never saw: rank-1 {:.1} %, mAP {:.1} %", 100.0 * s.rank1, 100.0 * s.map)
+            format!(
+                "; queries of identities it never saw: rank-1 {:.1} %, mAP {:.1} %",
+                100.0 * s.rank1,
+                100.0 * s.map
+            )
         });
-        format!("{} images of {} identities{scores}\nmodel: {}", items.len(), numbers.len(), args.out.display())
+        format!(
+            "{} images of {} identities{scores}\nmodel: {}",
+            items.len(),
+            numbers.len(),
+            args.out.display()
+        )
     })
 }
 
@@ -82,5 +95,6 @@ fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
     };
     let names = |items: &[dataset::Item]| items.iter().map(|i| i.identity.clone()).collect::<Vec<_>>();
     let relevance = Relevance::by_identity(&names(&sample.query), &names(&sample.gallery));
-    Ok(retrieval::evaluate(&embed(&sample.query)?, &embed(&sample.gallery)?, &relevance, Metric::Cosine)?.scores)
+    Ok(retrieval::evaluate(&embed(&sample.query)?, &embed(&sample.gallery)?, &relevance, Metric::Cosine)?
+        .scores)
 }

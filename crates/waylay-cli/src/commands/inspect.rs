@@ -56,7 +56,8 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
 /// The inspection as text.
 fn describe(found: &Inspection) -> String {
     let shape = |port: &Port| {
-        let dims: Vec<String> = port.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
+        let dims: Vec<String> =
+            port.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
         format!("{} [{}]", port.name, dims.join(", "))
     };
     let mut lines = vec![format!("{}: opset {}, made by {}", found.name, found.opset, found.producer)];
@@ -94,5 +95,7 @@ fn parse_size(text: &str) -> Result<[usize; 2]> {
         Some((height, width)) => number(height).zip(number(width)).map(|(h, w)| [h, w]),
         None => number(text).map(|n| [n, n]),
     };
-    size.ok_or_else(|| Usage(format!("--size {text}; need HEIGHTxWIDTH or one number, each 1 to 8192")).into())
+    size.ok_or_else(|| {
+        Usage(format!("--size {text}; need HEIGHTxWIDTH or one number, each 1 to 8192")).into()
+    })
 }

@@ -10,6 +10,8 @@ pub mod fit;
 pub mod inspect;
 pub mod train;
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use serde::Serialize;
 use waylay::attack::Epsilon;
@@ -18,18 +20,22 @@ use waylay::target::onnx::OnnxTarget;
 
 /// Prints `value` as JSON, or what `text` says.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(value)?);
-    } else {
-        println!("{}", text().trim_end());
+    let text = if json { serde_json::to_string_pretty(value)? } else { text().trim_end().to_owned() };
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader that has seen enough is no failure.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Says what is run, before it runs.
 fn announce(target: &OnnxTarget, epsilon: Option<Epsilon>) {
     let [channels, height, width] = target.input();
-    eprintln!("target: {} ({channels} x {height} x {width} pixels -> {} dimensions)", target.name(), target.dim());
+    eprintln!(
+        "target: {} ({channels} x {height} x {width} pixels -> {} dimensions)",
+        target.name(),
+        target.dim()
+    );
     eprintln!("preprocessing: {}", target.preprocess());
     if let Some(batch) = target.fixed_batch() {
         eprintln!("the model takes batches of {batch} only: larger ones are looped over");

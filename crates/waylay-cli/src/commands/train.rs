@@ -22,7 +22,9 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let items = match (&args.train, &args.target.target) {
         (Some(folder), Some(_)) => dataset::read_unlabelled(folder)?,
         (None, None) => dataset::sample()?.train,
-        (None, Some(_)) => return Err(Usage("--target needs images to learn from: --train DIR".into()).into()),
+        (None, Some(_)) => {
+            return Err(Usage("--target needs images to learn from: --train DIR".into()).into());
+        }
         (Some(_), None) => return Err(Usage("images of your own need a model: --target FILE".into()).into()),
     };
     let out = OutputDir::create(&args.out, true)?;
@@ -32,7 +34,8 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     }
     announce(&target, Some(epsilon));
     let images = dataset::load(&items, target.input())?;
-    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: Device::flex() };
+    let scene =
+        Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: Device::flex() };
     let trained = uaa_gan::train(&config, &images, &scene, &Bar::default())?;
     write_generator(&trained, &config, &scene, &out)?;
     let last = trained.log.last().cloned().unwrap_or_default();

@@ -49,7 +49,8 @@ pub fn craft(
             let image = first + at / per_image;
             return Err(AttackError::NotFinite { attack: attack.name(), image, value: proposed[at] });
         }
-        let pixels = batch.pixels().iter().zip(&proposed).map(|(&c, &p)| enforce(c, p, scene.epsilon.in_255()));
+        let pixels =
+            batch.pixels().iter().zip(&proposed).map(|(&c, &p)| enforce(c, p, scene.epsilon.in_255()));
         parts.push(ImageBatch::new(batch.shape(), pixels.collect())?);
         first += batch.count();
         (0..batch.count()).for_each(|_| progress.advance(""));

@@ -19,9 +19,7 @@ pub fn cosine_rows(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
 pub fn feature_distance(metric: Metric, a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
     match metric {
         Metric::Cosine => cosine_rows(a, b).neg().add_scalar(1.0),
-        Metric::Euclidean => {
-            (a - b).powi_scalar(2).sum_dim(1).add_scalar(TINY).sqrt().squeeze_dim(1)
-        }
+        Metric::Euclidean => (a - b).powi_scalar(2).sum_dim(1).add_scalar(TINY).sqrt().squeeze_dim(1),
     }
 }
 

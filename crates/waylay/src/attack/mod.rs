@@ -54,7 +54,9 @@ pub enum AttackError {
         found: [usize; 3],
     },
     /// The attack returned images of another shape.
-    #[error("attack `{attack}` proposed images of shape {found:?} (batch, channels, height, width); need {expected:?}")]
+    #[error(
+        "attack `{attack}` proposed images of shape {found:?} (batch, channels, height, width); need {expected:?}"
+    )]
     Shape {
         /// The attack's name.
         attack: String,

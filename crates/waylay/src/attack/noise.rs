@@ -28,7 +28,10 @@ impl Attack for Noise {
         let pixels: Vec<f32> = (0..clean.count())
             .flat_map(|i| {
                 let mut random = scene.seed.stream(&format!("noise/{}", first + i));
-                clean.image(i).iter().map(move |v| if random.random::<bool>() { v + epsilon } else { v - epsilon })
+                clean
+                    .image(i)
+                    .iter()
+                    .map(move |v| if random.random::<bool>() { v + epsilon } else { v - epsilon })
             })
             .collect();
         Ok(Tensor::from_data(TensorData::new(pixels, clean.shape()), &scene.device))

@@ -78,11 +78,8 @@ impl Attack for Pgd {
         };
         let x = clean.to_tensor(&scene.device);
         let f_x = scene.target.forward(x.clone())?.embedding;
-        let start = if self.config.random_start {
-            uniform_start(clean, first, scene, "pgd")
-        } else {
-            x.zeros_like()
-        };
+        let start =
+            if self.config.random_start { uniform_start(clean, first, scene, "pgd") } else { x.zeros_like() };
         ascend(x, f_x, start, self.config.steps, step, scene)
     }
 }

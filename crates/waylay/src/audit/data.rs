@@ -16,6 +16,7 @@ pub fn facts(split: &Split, queries: &ImageBatch, gallery: &ImageBatch, trained:
     let mut hash = Sha256::new();
     for (items, images) in [(&split.query, queries), (&split.gallery, gallery)] {
         for (i, item) in items.iter().enumerate() {
+            hash.update((item.name.len() as u64).to_le_bytes());
             hash.update(item.name.as_bytes());
             let levels: Vec<u8> = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
             hash.update(&levels);
@@ -45,23 +46,28 @@ fn disjoint(split: &Split, trained: bool) -> String {
     let shared = train.intersection(&query).count();
     match (trained, train.is_empty(), shared) {
         (false, ..) => "No generator was trained in this run.".into(),
-        (true, true, _) => "The training images carry no identities, so whether some of them show a queried identity \
+        (true, true, _) => {
+            "The training images carry no identities, so whether some of them show a queried identity \
                             is not known; their labels are not used."
-            .into(),
+                .into()
+        }
         (true, false, 0) => format!(
             "The generator was trained on images of {} identities, without their labels; none of the {} queried \
              identities is among them.",
             train.len(),
             query.len()
         ),
-        (true, false, n) => format!("{n} of the {} queried identities are also in the training images.", query.len()),
+        (true, false, n) => {
+            format!("{n} of the {} queried identities are also in the training images.", query.len())
+        }
     }
 }
 
-/// SHA-256 of the files that this run left beside the report.
-pub fn hashes(out: &OutputDir) -> BTreeMap<String, String> {
+/// SHA-256 of the files that training left beside the report; nothing where this run did not train.
+pub fn hashes(out: &OutputDir, trained: bool) -> BTreeMap<String, String> {
     ["generator.safetensors", "generator.toml", "training.jsonl"]
         .into_iter()
+        .filter(|_| trained)
         .filter_map(|name| {
             let bytes = std::fs::read(out.path().join(name)).ok()?;
             Some((name.to_owned(), hex(&Sha256::digest(bytes))))
@@ -78,8 +84,7 @@ pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
             plan.epsilon.in_255()
         ),
         "Only the query was changed; an attacker who can put images into the gallery was not tried.".into(),
-        "Every attack knew the target's weights or trained against them; attacks that only see search results were \
-         not tried."
+        "The attacks other than noise use the target's weights; attacks that only see search results were not tried."
             .into(),
         "Images were attacked at the target's own input size and saved without loss; recompression and resizing on \
          the way to the system were not tried."
@@ -90,7 +95,9 @@ pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
         limits.push("UAA-GAN was not run.".into());
     }
     if plan.quick {
-        limits.push("This was a quick run with few queries and training steps: the numbers are no verdict.".into());
+        limits.push(
+            "This was a quick run with few queries and training steps: the numbers are no verdict.".into(),
+        );
     }
     limits
 }

@@ -16,7 +16,8 @@ const TOP: usize = 5;
 /// Puts every attack's distances to true matches into bins that all attacks share.
 pub fn fill_histograms(measured: &mut [Measured]) {
     let all = || measured.iter().flat_map(|m| m.match_distances.iter().copied());
-    let (from, to) = all().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), d| (low.min(d), high.max(d)));
+    let (from, to) =
+        all().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), d| (low.min(d), high.max(d)));
     if !(from.is_finite() && to.is_finite()) {
         return;
     }

@@ -13,7 +13,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use thiserror::Error;
 
-use crate::attack::uaa_gan::{self, CheckedConfig, GeneratorFile, GeneratorFileError, TrainError, Trained, UaaGan};
+use crate::attack::uaa_gan::{
+    self, CheckedConfig, GeneratorFile, GeneratorFileError, TrainError, Trained, UaaGan,
+};
 use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::image::{ImageBatch, ImageWriteError, write_png};
@@ -69,7 +71,7 @@ pub enum AuditError {
     #[error("train UAA-GAN")]
     Train(#[from] TrainError),
     /// The generator could not be stored.
-    #[error(transparent)]
+    #[error("store the generator")]
     Generator(#[from] GeneratorFileError),
     /// An attack failed.
     #[error("attack `{0}`")]
@@ -81,10 +83,10 @@ pub enum AuditError {
     #[error("measure the images")]
     Quality(#[from] QualityError),
     /// A file could not be written.
-    #[error(transparent)]
+    #[error("write the results")]
     Write(#[from] WriteError),
     /// An image could not be written.
-    #[error(transparent)]
+    #[error("write the adversarial images")]
     Image(#[from] ImageWriteError),
 }
 
@@ -113,18 +115,25 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     let size = plan.target.input();
     let queries = dataset::load(&plan.split.query, size)?;
     let gallery = dataset::load(&plan.split.gallery, size)?;
-    progress.begin("Embed the gallery", 1);
+    progress.begin("Embed the gallery", 2);
     let gallery_embeddings = plan.target.embed(&gallery, &device).map_err(failed)?;
+    progress.advance("");
     let clean_embeddings = plan.target.embed(&queries, &device).map_err(failed)?;
+    progress.advance("");
     progress.end();
     let relevance = Relevance::by_identity(&identities(&plan.split.query), &identities(&plan.split.gallery));
     let score = |found: &Embeddings| retrieval::evaluate(found, &gallery_embeddings, &relevance, plan.metric);
 
-    let (uaa_gan, training) = prepare_generator(&plan, &scene, out, progress)?;
+    let (mut uaa_gan, training) = prepare_generator(&plan, &scene, out, progress)?;
     let mut attacks: Vec<(Box<dyn Attack>, Option<f64>)> = vec![(Box::new(Unchanged), None)];
-    attacks.extend(plan.attacks.iter().filter_map(|choice| Some((choice.build()?, None))));
     let train_seconds = training.as_ref().and_then(|t| t.log.last()).map(|entry| entry.seconds);
-    attacks.extend(uaa_gan.map(|attack| (Box::new(attack) as Box<dyn Attack>, train_seconds)));
+    for choice in &plan.attacks {
+        match choice.build() {
+            Some(attack) => attacks.push((attack, None)),
+            None => attacks
+                .extend(uaa_gan.take().map(|attack| (Box::new(attack) as Box<dyn Attack>, train_seconds))),
+        }
+    }
 
     let mut measured = Vec::new();
     for (attack, train_seconds) in attacks {
@@ -135,11 +144,19 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         let evaluation = score(&embeddings)?;
         let row = row(attack.as_ref(), &evaluation, &crafted, train_seconds, &queries, &images)?;
         let mean_cosine = mean_cosine(&clean_embeddings, &embeddings);
-        let match_distances = evaluation.per_query.iter().flat_map(|q| q.match_distances.iter().copied()).collect();
-        measured.push(Measured { row: AttackRow { mean_cosine, ..row }, images, embeddings, match_distances });
+        let match_distances =
+            evaluation.per_query.iter().flat_map(|q| q.match_distances.iter().copied()).collect();
+        measured.push(Measured {
+            row: AttackRow { mean_cosine, ..row },
+            images,
+            embeddings,
+            match_distances,
+        });
     }
     evidence::fill_histograms(&mut measured);
-    let examples = evidence::examples(&plan, &queries, &gallery, &gallery_embeddings, &clean_embeddings, &measured)?;
+    let training_happened = training.is_some();
+    let examples =
+        evidence::examples(&plan, &queries, &gallery, &gallery_embeddings, &clean_embeddings, &measured)?;
 
     let rows: Vec<AttackRow> = measured.into_iter().map(|m| m.row).collect();
     let clean = rows.first().map_or_else(Scores::default, |row| row.scores.clone());
@@ -170,7 +187,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             seconds: started.1.elapsed().as_secs_f64(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             backend: "burn 0.22 flex (CPU)".into(),
-            files: data::hashes(out),
+            files: data::hashes(out, training_happened),
         },
         not_tested: data::not_tested(&plan),
     })
@@ -246,7 +263,8 @@ pub fn write_generator(
     };
     out.write("generator.safetensors", &facts.encode(&trained.generator)?)?;
     out.write("generator.toml", config.to_toml().map_err(TrainError::from)?.as_bytes())?;
-    let lines: Vec<String> = trained.log.iter().map(|entry| serde_json::json!(entry).to_string() + "\n").collect();
+    let lines: Vec<String> =
+        trained.log.iter().map(|entry| serde_json::json!(entry).to_string() + "\n").collect();
     out.write("training.jsonl", lines.concat().as_bytes())?;
     Ok(())
 }

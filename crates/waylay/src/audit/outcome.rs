@@ -73,7 +73,7 @@ pub struct DataFacts {
     pub gallery: SetFacts,
     /// How identities of the three sets relate, in one sentence.
     pub disjoint: String,
-    /// SHA-256 over the names and decoded pixels of all images.
+    /// SHA-256 over the names and pixels, at the target's input size, of queries and gallery.
     pub sha256: String,
 }
 
@@ -98,7 +98,7 @@ pub struct Budget {
 /// One attack's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttackRow {
-    /// `none`, `noise`, `fgsm`, `pgd-10`, `pgd-40`, `uaa-gan`.
+    /// `none`, `noise`, `fgsm`, `pgd` (10 steps), `pgd-40`, `uaa-gan`.
     pub name: String,
     /// For people, such as `PGD, 40 steps`.
     pub label: String,

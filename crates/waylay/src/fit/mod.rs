@@ -22,7 +22,7 @@ use network::Network;
 pub struct FitConfig {
     /// Height and width of the input; 16 to 512. Default 56.
     pub size: usize,
-    /// Channels of the strided convolutions; 1 to 6 of 1 to 1,024. Default 32, 64, 128.
+    /// Channels of the strided convolutions; 1 to 6 of 1 to 1,024. Default 32, 64, 128, 128.
     pub widths: Vec<usize>,
     /// Dimensions of the embedding; 2 to 4,096. Default 128.
     pub dim: usize,
@@ -40,7 +40,7 @@ impl Default for FitConfig {
     fn default() -> Self {
         Self {
             size: 56,
-            widths: vec![32, 64, 128],
+            widths: vec![32, 64, 128, 128],
             dim: 128,
             steps: 600,
             batch: 64,
@@ -64,7 +64,9 @@ pub enum FitError {
         accepted: &'static str,
     },
     /// Labels and images do not pair up, or there is nothing to tell apart.
-    #[error("{images} images with {labels} labels of {identities} identities; need a label per image and two identities")]
+    #[error(
+        "{images} images with {labels} labels of {identities} identities; need a label per image and two identities"
+    )]
     Labels {
         /// Images given.
         images: usize,
@@ -103,7 +105,12 @@ impl FitConfig {
         range((1..=1_000_000).contains(&self.steps), "steps", self.steps.to_string(), "1 to 1,000,000")?;
         range((2..=4096).contains(&self.batch), "batch", self.batch.to_string(), "2 to 4,096")?;
         let rate = self.learning_rate;
-        range(rate > 0.0 && rate <= 1.0, "learning_rate", rate.to_string(), "a number above 0 and at most 1")?;
+        range(
+            rate > 0.0 && rate <= 1.0,
+            "learning_rate",
+            rate.to_string(),
+            "a number above 0 and at most 1",
+        )?;
         let heat = self.temperature;
         range((0.001..=10.0).contains(&heat), "temperature", heat.to_string(), "0.001 to 10")?;
         Ok(CheckedFit(self))

@@ -6,8 +6,8 @@ use std::io::Cursor;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 
-use crate::audit::verdict;
 use crate::audit::outcome::*;
+use crate::audit::verdict;
 
 /// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28 x 28 pixels.
 pub(crate) fn audit() -> Audit {

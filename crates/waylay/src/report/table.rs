@@ -1,8 +1,8 @@
 //! The audit as plain text for a terminal.
 
 use crate::audit::number::{fixed, fixed_or_dash, percent};
-use crate::audit::rows;
 use crate::audit::outcome::Audit;
+use crate::audit::rows;
 
 /// Aligned columns, clean row first, then the verdict. Lines end in a newline and hold no control characters.
 pub fn to_text(audit: &Audit) -> String {

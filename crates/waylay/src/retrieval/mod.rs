@@ -13,9 +13,9 @@ mod recall;
 mod scores;
 mod search;
 
+pub use crate::target::{Metric, MetricError};
 pub use average_precision::average_precision;
 pub use error::RetrievalError;
-pub use crate::target::{Metric, MetricError};
 pub use minp::inverse_negative_penalty;
 pub use protocol::Relevance;
 pub use rank_k::found_within;

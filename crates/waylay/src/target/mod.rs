@@ -50,7 +50,7 @@ pub trait Target: Send + Sync {
     fn dim(&self) -> usize;
 
     /// Feature maps for conditioning, from the largest size to the smallest: for each spatial size below the input's, up
-    /// to four tensors evenly spaced from the first to the last of that size. Empty for networks without such maps.
+    /// to four activations evenly spaced from the first to the last of that size, and the last map. Empty for networks without such maps.
     fn taps(&self) -> &[Tap];
 
     /// Embeds pixels `[N, C, H, W]` in [0, 1]. Differentiable in `pixels` when they are tracked.

@@ -169,11 +169,13 @@ impl UaaGanConfig {
         let count = |key, value: usize, low: usize, high: usize, accepted| {
             range((low..=high).contains(&value), key, value.to_string(), accepted)
         };
-        let weight = |key, value: f64| range((0.0..=1e6).contains(&value), key, value.to_string(), "0 to 1e6");
+        let weight =
+            |key, value: f64| range((0.0..=1e6).contains(&value), key, value.to_string(), "0 to 1e6");
         let rate = |key, value: f64| {
             range(value > 0.0 && value <= 1.0, key, value.to_string(), "a number above 0 and at most 1")
         };
-        let beta = |key, value: f64| range((0.0..1.0).contains(&value), key, value.to_string(), "0 to below 1");
+        let beta =
+            |key, value: f64| range((0.0..1.0).contains(&value), key, value.to_string(), "0 to below 1");
         let (g, t, l, d) = (&self.generator, &self.training, &self.loss, &self.discriminator);
 
         count("generator.widths", g.widths.len(), 1, 5, "1 to 5 stages")?;
@@ -264,7 +266,8 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_then_falls_to_a_fiftieth() {
-        let training = TrainingConfig { steps: 100, warmup: 10, learning_rate: 1.0, ..TrainingConfig::default() };
+        let training =
+            TrainingConfig { steps: 100, warmup: 10, learning_rate: 1.0, ..TrainingConfig::default() };
         assert!(training.learning_rate_at(0) < 0.11);
         assert!(training.learning_rate_at(10) > 0.9);
         assert!(training.learning_rate_at(99) < 0.03);

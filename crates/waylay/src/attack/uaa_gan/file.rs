@@ -65,7 +65,9 @@ pub enum GeneratorFileError {
         found: String,
     },
     /// Trained for another image size.
-    #[error("generator `{path}` takes images of {expected:?} (channels, height, width); target `{target}` takes {found:?}")]
+    #[error(
+        "generator `{path}` takes images of {expected:?} (channels, height, width); target `{target}` takes {found:?}"
+    )]
     Size {
         /// The file.
         path: String,
@@ -89,7 +91,8 @@ pub enum GeneratorFileError {
 impl GeneratorFile {
     /// The bytes of a safetensors file with `generator`'s weights and these facts.
     pub fn encode(&self, generator: &Generator) -> Result<Vec<u8>, GeneratorFileError> {
-        let wrong = |reason: String| GeneratorFileError::Format { path: "generator.safetensors".into(), reason };
+        let wrong =
+            |reason: String| GeneratorFileError::Format { path: "generator.safetensors".into(), reason };
         let facts = serde_json::to_string(self).map_err(|e| wrong(e.to_string()))?;
         let mut store = SafetensorsStore::from_bytes(None).metadata(KEY, facts);
         generator.save_into(&mut store).map_err(|e| wrong(e.to_string()))?;
@@ -103,7 +106,8 @@ impl GeneratorFile {
             .map_err(|e| wrong(format!("not a safetensors file: {e}")))?;
         let none = HashMap::new();
         let facts = header.metadata().as_ref().unwrap_or(&none).get(KEY);
-        let facts = facts.ok_or_else(|| wrong(format!("no `{KEY}` entry; need a file that `waylay train` wrote")))?;
+        let facts =
+            facts.ok_or_else(|| wrong(format!("no `{KEY}` entry; need a file that `waylay train` wrote")))?;
         serde_json::from_str(facts).map_err(|e| wrong(format!("entry `{KEY}`: {e}")))
     }
 
@@ -129,12 +133,23 @@ impl GeneratorFile {
         }
         if facts.input != target.input() {
             let (expected, found) = (facts.input, target.input());
-            return Err(GeneratorFileError::Size { path: name(), expected, target: target.name().into(), found });
+            return Err(GeneratorFileError::Size {
+                path: name(),
+                expected,
+                target: target.name().into(),
+                found,
+            });
         }
-        let config = facts.config.clone().check().map_err(|source| GeneratorFileError::Config { path: name(), source })?;
+        let config = facts
+            .config
+            .clone()
+            .check()
+            .map_err(|source| GeneratorFileError::Config { path: name(), source })?;
         let mut blank = Seed(0).stream("uaa-gan/blank");
-        let mut generator = Generator::new(&config.generator, target, &mut blank, device)
-            .ok_or_else(|| wrong(format!("needs feature maps, which target `{}` does not offer", target.name())))?;
+        let mut generator =
+            Generator::new(&config.generator, target, &mut blank, device).ok_or_else(|| {
+                wrong(format!("needs feature maps, which target `{}` does not offer", target.name()))
+            })?;
         let mut store = SafetensorsStore::from_bytes(Some(bytes)).validate(true);
         let result = generator.load_from(&mut store).map_err(|e| wrong(e.to_string()))?;
         if !result.missing.is_empty() || !result.errors.is_empty() {

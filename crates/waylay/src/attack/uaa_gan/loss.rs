@@ -1,7 +1,7 @@
 //! The losses of UAA-GAN. Source: Zhao et al., arXiv:1907.05793, as named beside each function.
 
-use burn::tensor::activation::relu;
 use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
 
 /// L_GAN_G = E[(D(x̃) − 1)²]: perturbed images should look clean. `logits` `[N, patches]` of D(x̃).
 pub fn lsgan_generator(logits: Tensor<2>) -> Tensor<1> {

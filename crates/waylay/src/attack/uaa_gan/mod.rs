@@ -51,7 +51,12 @@ impl Attack for UaaGan {
         serde_json::json!(self.config)
     }
 
-    fn propose(&self, clean: &ImageBatch, _first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
+    fn propose(
+        &self,
+        clean: &ImageBatch,
+        _first: usize,
+        scene: &Scene<'_>,
+    ) -> Result<Tensor<4>, AttackError> {
         let x = clean.to_tensor(&scene.device);
         let features = scene.target.forward(x.clone())?;
         Ok(self.generator.perturb(x, &features, scene.epsilon))

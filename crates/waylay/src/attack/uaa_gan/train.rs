@@ -65,7 +65,9 @@ pub enum TrainError {
     #[error("target `{0}` has no feature maps to condition on; need `generator.kind = \"image-only\"`")]
     NoTaps(String),
     /// The loss left the numbers.
-    #[error("loss is {value} at step {step}; need finite losses: lower `training.learning_rate` (now {rate})")]
+    #[error(
+        "loss is {value} at step {step}; need finite losses: lower `training.learning_rate` (now {rate})"
+    )]
     Diverged {
         /// Step, from 1.
         step: usize,
@@ -75,7 +77,7 @@ pub enum TrainError {
         rate: f64,
     },
     /// The configuration cannot be used.
-    #[error(transparent)]
+    #[error("configuration")]
     Config(#[from] ConfigError),
     /// The target or the images do not fit.
     #[error(transparent)]
@@ -129,7 +131,8 @@ pub fn train(
         // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
         let mut d_loss = 0.0;
         if let Some(critic) = d.take() {
-            let loss = lsgan_discriminator(critic.forward(x.clone()), critic.forward(perturbed.clone().detach()));
+            let loss =
+                lsgan_discriminator(critic.forward(x.clone()), critic.forward(perturbed.clone().detach()));
             d_loss = scalar(&loss);
             let gradients = GradientsParams::from_grads(loss.backward(), &critic);
             d = Some(d_optimiser.step(config.discriminator.learning_rate, critic, gradients));

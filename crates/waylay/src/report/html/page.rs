@@ -3,11 +3,11 @@
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::audit::number::{duration, fixed, grouped, percent, short};
 use super::super::ReportError;
-use crate::audit::rows;
 use super::{examples, plots};
+use crate::audit::number::{duration, fixed, grouped, percent, short};
 use crate::audit::outcome::Audit;
+use crate::audit::rows;
 
 const TEMPLATE: &str = include_str!("template.html.jinja");
 const STYLE: &str = include_str!("style.css");

@@ -181,7 +181,9 @@ fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Ve
         chosen.sort_by_key(|(id, _)| maps.iter().position(|(other, _)| other == id));
         chosen.dedup();
         taps.extend(
-            chosen.into_iter().map(|(id, c)| (Tap { name: network.name(*id).to_owned(), size: [*c, h, w] }, *id)),
+            chosen
+                .into_iter()
+                .map(|(id, c)| (Tap { name: network.name(*id).to_owned(), size: [*c, h, w] }, *id)),
         );
     }
     taps

@@ -3,8 +3,8 @@
 use prost::Message;
 
 use super::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// ONNX's code for `float`.
@@ -55,9 +55,7 @@ pub fn write([channels, height, width]: [usize; 3], layers: &[Layer]) -> Vec<u8>
             Layer::Conv { shape, weight, bias, stride, padding } => {
                 dim = shape[0];
                 node.op_type = Some("Conv".into());
-                for (name, dims, values) in
-                    [("weight", &shape[..], weight), ("bias", &shape[..1], bias)]
-                {
+                for (name, dims, values) in [("weight", &shape[..], weight), ("bias", &shape[..1], bias)] {
                     let name = format!("{name}_{i}");
                     node.input.push(name.clone());
                     graph.initializer.push(tensor(name, dims, values));

@@ -8,8 +8,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
-use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use super::{GeneratorConfig, head_factor};
+use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use crate::target::{Features, Tap, Target};
 
 /// One resolution of the decoder.
@@ -39,7 +39,12 @@ pub struct Conditioned {
 
 impl Conditioned {
     /// Layers for `target`; `None` where it offers no feature map.
-    pub fn new(config: &GeneratorConfig, target: &dyn Target, random: &mut impl Rng, device: &Device) -> Option<Self> {
+    pub fn new(
+        config: &GeneratorConfig,
+        target: &dyn Target,
+        random: &mut impl Rng,
+        device: &Device,
+    ) -> Option<Self> {
         let input = target.input();
         let factor = head_factor(input);
         let largest = [input[1].div_ceil(factor), input[2].div_ceil(factor)];

@@ -6,8 +6,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 
-use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use super::{GeneratorConfig, head_factor};
+use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 
 /// One resolution: down from the larger one, up to it again.
 #[derive(Module, Debug)]

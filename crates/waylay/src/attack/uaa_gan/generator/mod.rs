@@ -75,12 +75,19 @@ pub struct Generator {
 impl Generator {
     /// A generator with first weights from `random`, for the image size and feature maps of `target`.
     /// `None` where a feature-conditioned one is asked for and the target offers no feature map.
-    pub fn new(config: &GeneratorConfig, target: &dyn Target, random: &mut impl Rng, device: &Device) -> Option<Self> {
+    pub fn new(
+        config: &GeneratorConfig,
+        target: &dyn Target,
+        random: &mut impl Rng,
+        device: &Device,
+    ) -> Option<Self> {
         let core = match config.kind {
             GeneratorKind::FeatureConditioned => {
                 Core::Conditioned(Conditioned::new(config, target, random, device)?)
             }
-            GeneratorKind::ImageOnly => Core::ImageOnly(ImageOnly::new(config, target.input(), random, device)),
+            GeneratorKind::ImageOnly => {
+                Core::ImageOnly(ImageOnly::new(config, target.input(), random, device))
+            }
         };
         Some(Self { core, gain: config.gain })
     }

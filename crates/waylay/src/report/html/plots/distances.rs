@@ -3,8 +3,8 @@
 use plotters::prelude::*;
 
 use super::{Figure, Ink, TEXT, draw};
-use crate::audit::outcome::{Audit, Histogram};
 use crate::audit::number::short;
+use crate::audit::outcome::{Audit, Histogram};
 use crate::audit::rows;
 use crate::report::ReportError;
 

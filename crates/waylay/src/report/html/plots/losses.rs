@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 
 use super::{Figure, Ink, TEXT, draw, span};
+use crate::audit::number::short;
 use crate::audit::outcome::{Audit, StepLog};
 use crate::report::ReportError;
-use crate::audit::number::short;
 
 const SIZE: (u32, u32) = (640, 330);
 /// Most points of a curve; more would not be seen.

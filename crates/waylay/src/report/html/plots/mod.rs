@@ -13,8 +13,8 @@ use plotters::style::TextStyle;
 use serde::Serialize;
 
 use super::super::ReportError;
-use crate::audit::rows;
 use crate::audit::outcome::Audit;
+use crate::audit::rows;
 
 pub(super) use distances::distances;
 pub(super) use first_matches::first_matches;

@@ -4,8 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Figure, Ink, TEXT, draw};
-use crate::audit::outcome::Audit;
 use crate::audit::number::percent;
+use crate::audit::outcome::Audit;
 use crate::audit::rows;
 use crate::report::ReportError;
 
