@@ -7,8 +7,8 @@ mod small_target;
 use std::path::Path;
 
 use waylay::attack::uaa_gan::{
-    AugmentConfig, CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile, GeneratorKind, Mining,
-    OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
+    AugmentConfig, CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile,
+    GeneratorKind, Mining, OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
 use waylay::attack::{AttackError, Epsilon, Scene};
 use waylay::run::{Device, Seed, Silent};
@@ -69,7 +69,11 @@ fn mean_cosine(log: &[StepLog]) -> f64 {
 }
 
 fn assert_complete(log: &[StepLog], steps: usize, what: &str) {
-    assert_eq!(log.iter().map(|entry| entry.step).collect::<Vec<_>>(), (1..=steps).collect::<Vec<_>>(), "{what}");
+    assert_eq!(
+        log.iter().map(|entry| entry.step).collect::<Vec<_>>(),
+        (1..=steps).collect::<Vec<_>>(),
+        "{what}"
+    );
     for entry in log {
         let losses = [entry.generator, entry.gan, entry.reconstruction, entry.metric, entry.discriminator];
         assert!(losses.iter().all(|loss| loss.is_finite() && *loss >= 0.0), "{what}: {entry:?}");
@@ -95,7 +99,7 @@ fn training_lowers_the_cosine_and_logs_every_step() {
         let trained = trained(&config, &scene(&target, 1));
         assert_complete(&trained.log, STEPS, &format!("{kind:?}"));
         let (begin, end) = (mean_cosine(&trained.log[..5]), mean_cosine(&trained.log[STEPS - 5..]));
-        assert!(end < begin - 0.02, "{kind:?}: cosine {begin} at first, {end} at last");
+        assert!(1.0 - end > 2.0 * (1.0 - begin), "{kind:?}: cosine {begin} at first, {end} at last");
         assert!(trained.seconds >= trained.log[STEPS - 1].seconds);
     }
 }
@@ -176,12 +180,14 @@ fn a_generator_file_that_is_cut_or_foreign_is_an_error() {
     let config = short(|_| {});
     let scene = scene(&target, 1);
     let bytes = file(&config, &scene).encode(&trained(&config, &scene).generator).unwrap();
-    let foreign = safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap();
+    let foreign =
+        safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap();
     let mut broken: Vec<Vec<u8>> = vec![Vec::new(), b"generator".to_vec(), foreign];
     broken.extend([7, 8, 9, 100, bytes.len() / 2, bytes.len() - 1].map(|length| bytes[..length].to_vec()));
     for bytes in broken {
         let length = bytes.len();
-        let result = GeneratorFile::decode(Path::new("g.safetensors"), bytes, &target, false, &Device::flex());
+        let result =
+            GeneratorFile::decode(Path::new("g.safetensors"), bytes, &target, false, &Device::flex());
         let error = result.map(|_| length).unwrap_err().to_string();
         assert!(error.starts_with("generator `g.safetensors`: "), "{length} bytes: {error}");
     }
@@ -208,7 +214,10 @@ fn every_discriminator_mining_metric_and_optimiser_trains() {
             let trained = trained(config, &Scene { metric, ..scene(&target, 1) });
             assert_complete(&trained.log, 3, &what);
             let judged = config.discriminator.kind != DiscriminatorKind::None;
-            assert!(trained.log.iter().all(|e| (e.gan > 0.0) == judged && (e.discriminator > 0.0) == judged), "{what}");
+            assert!(
+                trained.log.iter().all(|e| (e.gan > 0.0) == judged && (e.discriminator > 0.0) == judged),
+                "{what}"
+            );
         }
     }
 }
