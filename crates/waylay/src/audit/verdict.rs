@@ -113,6 +113,7 @@ fn conclusion(level: Level, epsilon_255: f64, quick: bool, fragile: bool) -> Str
 mod tests {
     use super::*;
     use crate::report::example;
+
     #[test]
     fn a_full_run_is_told_with_its_numbers() {
         let audit = example::audit();

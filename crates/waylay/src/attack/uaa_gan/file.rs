@@ -94,7 +94,8 @@ impl GeneratorFile {
         let wrong =
             |reason: String| GeneratorFileError::Format { path: "generator.safetensors".into(), reason };
         let facts = serde_json::to_string(self).map_err(|e| wrong(e.to_string()))?;
-        let mut store = SafetensorsStore::from_bytes(None).metadata(KEY, facts);
+        // One entry only: burn's own would stand before or behind it by chance, and the bytes would not repeat.
+        let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(KEY, facts);
         generator.save_into(&mut store).map_err(|e| wrong(e.to_string()))?;
         store.get_bytes().map_err(|e| wrong(e.to_string()))
     }
