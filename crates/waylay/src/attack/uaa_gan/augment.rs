@@ -14,48 +14,70 @@ pub struct AugmentConfig {
     pub flip: bool,
     /// Largest shift in pixels in each direction, edges repeated; 0 to 64. Default 4.
     pub shift: usize,
+    /// Largest change of size: a factor between 1 − z and 1 + z; 0 to 0.5. Default 0.1.
+    pub zoom: f64,
+    /// Largest rotation in degrees either way; 0 to 180. Default 8.
+    pub rotate: f64,
     /// Spread of the brightness change: a factor 1 + b·n₁ and an offset ½·b·n₂ with standard normal n; 0 to 1.
     /// Default 0.1.
     pub brightness: f64,
+    /// Probability that an image is blended with another of its batch, at 50 to 100 % (mixup, Zhang et al.,
+    /// arXiv:1710.09412): stands in for identities that the training images lack; 0 to 1. Default 0.3.
+    pub mix: f64,
 }
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { flip: true, shift: 4, brightness: 0.1 }
+        Self { flip: true, shift: 4, zoom: 0.1, rotate: 8.0, brightness: 0.1, mix: 0.3 }
     }
 }
 
 impl AugmentConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.shift > 64 {
-            let value = self.shift.to_string();
-            return Err(ConfigError::Range { key: "augment.shift", value, accepted: "0 to 64 pixels" });
-        }
-        if !(0.0..=1.0).contains(&self.brightness) {
-            let value = self.brightness.to_string();
-            return Err(ConfigError::Range { key: "augment.brightness", value, accepted: "0 to 1" });
-        }
-        Ok(())
+        let range = |ok: bool, key, value: String, accepted| {
+            if ok { Ok(()) } else { Err(ConfigError::Range { key, value, accepted }) }
+        };
+        range(self.shift <= 64, "augment.shift", self.shift.to_string(), "0 to 64 pixels")?;
+        range((0.0..=0.5).contains(&self.zoom), "augment.zoom", self.zoom.to_string(), "0 to 0.5")?;
+        range(
+            (0.0..=180.0).contains(&self.rotate),
+            "augment.rotate",
+            self.rotate.to_string(),
+            "0 to 180 degrees",
+        )?;
+        range(
+            (0.0..=1.0).contains(&self.brightness),
+            "augment.brightness",
+            self.brightness.to_string(),
+            "0 to 1",
+        )?;
+        range((0.0..=1.0).contains(&self.mix), "augment.mix", self.mix.to_string(), "0 to 1")
     }
 
     /// `images` with each changed at random; same shape, still in [0, 1].
     pub(super) fn apply(&self, images: &ImageBatch, random: &mut impl Rng) -> Result<ImageBatch, ImageError> {
         let [channels, height, width] = images.size();
+        let count = images.count();
         let mut pixels = Vec::with_capacity(images.pixels().len());
-        for i in 0..images.count() {
-            let image = images.image(i);
+        for i in 0..count {
+            let blend = random.random::<f64>() < self.mix && count > 1;
+            let other = (i + 1 + random.random_range(0..count.max(2) - 1)) % count;
+            let weight = if blend { random.random_range(0.5..1.0f32) } else { 1.0 };
             let mirror = self.flip && random.random::<bool>();
-            let reach = self.shift as i64;
-            let (dy, dx) = (random.random_range(-reach..=reach), random.random_range(-reach..=reach));
+            let view = self.view(height, width, random);
             let factor = 1.0 + self.brightness as f32 * normal(random);
             let offset = 0.5 * self.brightness as f32 * normal(random);
             for c in 0..channels {
+                let plane = c * height * width..(c + 1) * height * width;
+                let (own, partner) = (&images.image(i)[plane.clone()], &images.image(other)[plane]);
                 for y in 0..height {
-                    let row = clamped(y as i64 + dy, height);
                     for x in 0..width {
-                        let column = clamped(x as i64 + dx, width);
-                        let column = if mirror { width - 1 - column } else { column };
-                        let value = image[(c * height + row) * width + column];
+                        let column = if mirror { width - 1 - x } else { x };
+                        let at = view.source(y as f32, column as f32);
+                        let mut value = bilinear(own, height, width, at);
+                        if blend {
+                            value = weight * value + (1.0 - weight) * bilinear(partner, height, width, at);
+                        }
                         pixels.push((value * factor + offset).clamp(0.0, 1.0));
                     }
                 }
@@ -63,11 +85,48 @@ impl AugmentConfig {
         }
         ImageBatch::new(images.shape(), pixels)
     }
+
+    /// A shift, a size and an angle.
+    fn view(&self, height: usize, width: usize, random: &mut impl Rng) -> View {
+        let reach = self.shift as i64;
+        let (dy, dx) = (random.random_range(-reach..=reach), random.random_range(-reach..=reach));
+        let size = 1.0 + random.random_range(-1.0..=1.0f64) * self.zoom;
+        let angle = (random.random_range(-1.0..=1.0f64) * self.rotate).to_radians();
+        View {
+            centre: [(height - 1) as f32 / 2.0, (width - 1) as f32 / 2.0],
+            shift: [dy as f32, dx as f32],
+            cosine: (angle.cos() / size) as f32,
+            sine: (angle.sin() / size) as f32,
+        }
+    }
 }
 
-/// The nearest index inside `0..len`.
-fn clamped(index: i64, len: usize) -> usize {
-    index.clamp(0, len as i64 - 1) as usize
+/// Where a pixel of the changed image comes from.
+struct View {
+    centre: [f32; 2],
+    shift: [f32; 2],
+    cosine: f32,
+    sine: f32,
+}
+
+impl View {
+    fn source(&self, y: f32, x: f32) -> [f32; 2] {
+        let (y, x) = (y - self.centre[0], x - self.centre[1]);
+        [
+            self.centre[0] + self.shift[0] + self.cosine * y + self.sine * x,
+            self.centre[1] + self.shift[1] + self.cosine * x - self.sine * y,
+        ]
+    }
+}
+
+/// The value at `[y, x]`, interpolated; edges repeat.
+fn bilinear(plane: &[f32], height: usize, width: usize, [y, x]: [f32; 2]) -> f32 {
+    let (y, x) = (y.clamp(0.0, (height - 1) as f32), x.clamp(0.0, (width - 1) as f32));
+    let (top, left) = (y as usize, x as usize);
+    let (bottom, right) = ((top + 1).min(height - 1), (left + 1).min(width - 1));
+    let (v, u) = (y - top as f32, x - left as f32);
+    let row = |r: usize| plane[r * width + left] * (1.0 - u) + plane[r * width + right] * u;
+    row(top) * (1.0 - v) + row(bottom) * v
 }
 
 /// A standard normal number (Box & Muller 1958).
@@ -83,7 +142,8 @@ mod tests {
 
     #[test]
     fn without_changes_images_stay_as_they_are() {
-        let still = AugmentConfig { flip: false, shift: 0, brightness: 0.0 };
+        let still =
+            AugmentConfig { flip: false, shift: 0, zoom: 0.0, rotate: 0.0, brightness: 0.0, mix: 0.0 };
         let images = ImageBatch::new([2, 1, 2, 3], (0..12).map(|v| v as f32 / 12.0).collect()).unwrap();
         assert_eq!(still.apply(&images, &mut Seed(1).stream("a")).unwrap(), images);
     }

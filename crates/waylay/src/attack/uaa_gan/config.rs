@@ -55,7 +55,7 @@ pub struct LossConfig {
     /// Weight of L_metric; 0 to 1e6. Default 10.
     pub lambda_m: f64,
     /// Margin m, in units of the distance (Euclidean: of the mean length of the training embeddings); 0 to 1e3.
-    /// Default 2, at which the cosine triplet never goes silent.
+    /// Default 0.2: beyond that an image is left alone, and the others are worked on.
     pub margin: f64,
     /// Which x′ the triplet takes. Default `farthest`.
     pub mining: Mining,
@@ -63,7 +63,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { lambda_gan: 0.1, lambda_r: 0.0, lambda_m: 10.0, margin: 2.0, mining: Mining::default() }
+        Self { lambda_gan: 0.1, lambda_r: 0.0, lambda_m: 10.0, margin: 0.2, mining: Mining::default() }
     }
 }
 
