@@ -238,7 +238,7 @@ pub struct FitArgs {
     /// images where left out
     #[arg(long, value_name = "DIR")]
     pub train: Option<PathBuf>,
-    /// TOML file with any of: size, widths, dim, steps, batch, learning_rate, temperature
+    /// TOML file with any of: size, widths, depth, dim, steps, batch, learning_rate, temperature
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The run's only source of randomness

@@ -24,6 +24,8 @@ pub struct FitConfig {
     pub size: usize,
     /// Channels of the strided convolutions; 1 to 6 of 1 to 1,024. Default 32, 64, 128, 128.
     pub widths: Vec<usize>,
+    /// Plain convolutions after each strided one; 0 to 4. Default 1.
+    pub depth: usize,
     /// Dimensions of the embedding; 2 to 4,096. Default 128.
     pub dim: usize,
     /// Training steps; 1 to 1,000,000. Default 600.
@@ -41,6 +43,7 @@ impl Default for FitConfig {
         Self {
             size: 56,
             widths: vec![32, 64, 128, 128],
+            depth: 1,
             dim: 128,
             steps: 600,
             batch: 64,
@@ -101,6 +104,7 @@ impl FitConfig {
             format!("{:?}", self.widths),
             "1 to 6 numbers of 1 to 1,024",
         )?;
+        range(self.depth <= 4, "depth", self.depth.to_string(), "0 to 4")?;
         range((2..=4096).contains(&self.dim), "dim", self.dim.to_string(), "2 to 4,096")?;
         range((1..=1_000_000).contains(&self.steps), "steps", self.steps.to_string(), "1 to 1,000,000")?;
         range((2..=4096).contains(&self.batch), "batch", self.batch.to_string(), "2 to 4,096")?;

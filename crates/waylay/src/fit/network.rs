@@ -1,4 +1,5 @@
-//! The network: strided 3×3 convolutions with ReLU, then one linear layer. Small on purpose: it ships with the sample.
+//! The network: strided and plain 3×3 convolutions with ReLU, then one linear layer, with the first weights of He et al.,
+//! arXiv:1502.01852. Small on purpose: it ships with the sample.
 
 use burn::module::Module;
 use burn::tensor::activation::relu;
@@ -23,11 +24,16 @@ impl Network {
         let mut channels = input[0];
         let mut side = config.size;
         let mut convolutions = Vec::new();
+        // From uniform in ±1/√fan_in to He's ±√(6/fan_in), which keeps the variance through ReLUs.
+        let he = 6f32.sqrt();
         for &width in &config.widths {
-            convolutions.push(Conv::new([channels, width], 3, 2, 1, random, device));
+            convolutions.push(Conv::new([channels, width], 3, 2, 1, random, device).scaled(he));
+            for _ in 0..config.depth {
+                convolutions.push(Conv::new([width, width], 3, 1, 1, random, device).scaled(he));
+            }
             (channels, side) = (width, side.div_ceil(2));
         }
-        let head = Conv::new([channels, config.dim], side, 1, 0, random, device);
+        let head = Conv::new([channels, config.dim], side, 1, 0, random, device).scaled(1.0);
         Self { convolutions, head }
     }
 
