@@ -49,6 +49,11 @@ pub const HELP: &str = "Exit codes:
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A file that cannot be written where it is asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` cannot be written: {1}")]
+pub struct Unwritable(pub String, pub String);
+
 /// A model that cannot be audited.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -101,7 +106,11 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<Unfit>()
         {
             Some(MODEL)
-        } else if cause.is::<OutputError>() || cause.is::<WriteError>() || cause.is::<ImageWriteError>() {
+        } else if cause.is::<OutputError>()
+            || cause.is::<WriteError>()
+            || cause.is::<ImageWriteError>()
+            || cause.is::<Unwritable>()
+        {
             Some(OUTPUT)
         } else if cause.is::<Mismatch>() {
             Some(MISMATCH)

@@ -12,7 +12,7 @@ use waylay::target::preprocess::{Preprocess, Preset};
 use waylay::target::{Metric, Target, sample_target};
 
 use crate::cli::{DataArgs, SceneArgs, TargetArgs, UaaGanArgs};
-use crate::exit::{Unfit, Usage};
+use crate::exit::{Unfit, Unwritable, Usage};
 
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
 const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
@@ -60,14 +60,13 @@ pub fn output_file(path: &Path, extension: &str) -> Result<()> {
     if path.extension().is_none_or(|found| found != extension) {
         return Err(Usage(format!("--out {}; need a name ending in .{extension}", path.display())).into());
     }
+    let refuse = |reason: String| Err(Unwritable(path.display().to_string(), reason).into());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        return Err(
-            Usage(format!("--out {}: folder `{}` does not exist", path.display(), folder.display())).into()
-        );
+        return refuse(format!("folder `{}` does not exist", folder.display()));
     }
     if path.is_dir() {
-        return Err(Usage(format!("--out {}: is a folder; need a file", path.display())).into());
+        return refuse("it is a folder".into());
     }
     Ok(())
 }

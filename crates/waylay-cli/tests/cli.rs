@@ -546,5 +546,5 @@ fn the_embedded_samples_model_and_images_work_as_files() {
     let line = format!("--json inspect {}", model.display());
     let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
     assert!(found["problem"].is_null() && found["parameters"].as_u64().unwrap() > 1000, "{found}");
-    assert_eq!(found["input"]["shape"].as_array().unwrap()[1..], [1, 56, 56].map(Value::from));
+    assert_eq!(found["input"]["shape"].as_array().unwrap()[1..], [1, 112, 112].map(Value::from));
 }

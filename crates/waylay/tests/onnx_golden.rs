@@ -1,6 +1,7 @@
 //! Networks from ONNX files against PyTorch: values and input gradients.
 //! Models and arrays: `scripts/golden/onnx_models.py`.
 
+#![allow(clippy::print_stdout)]
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

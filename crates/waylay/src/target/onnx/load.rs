@@ -163,15 +163,15 @@ const TAPS_PER_SIZE: usize = 4;
 /// For each spatial size below the input's, from the largest to the smallest: the last map of that size, and evenly
 /// spaced ones among those that leave an activation.
 fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Vec<(Tap, usize)> {
-    let mut by_size: BTreeMap<Reverse<(usize, [usize; 2])>, Vec<(Id, usize)>> = BTreeMap::new();
+    let mut by_size: BTreeMap<Reverse<[usize; 3]>, Vec<(Id, usize)>> = BTreeMap::new();
     for (id, dims) in &trace.shapes {
         let &[n, c, h, w] = &dims[..] else { continue };
         if n == batch && h >= 2 && w >= 2 && h < input[1] && w < input[2] && trace.maps.contains(id) {
-            by_size.entry(Reverse((h * w, [h, w]))).or_default().push((*id, c));
+            by_size.entry(Reverse([h * w, h, w])).or_default().push((*id, c));
         }
     }
     let mut taps = Vec::new();
-    for (Reverse((_, [h, w])), maps) in by_size {
+    for (Reverse([_, h, w]), maps) in by_size {
         let active: Vec<_> = maps.iter().filter(|(id, _)| network.leaves_activation(*id)).collect();
         let count = active.len().min(TAPS_PER_SIZE);
         // The last activation first, then back to the first one in equal steps.
