@@ -93,7 +93,7 @@ impl Generator {
     }
 
     /// Sets the statistics that feature maps are normalised by: mean and standard deviation per channel of each tap
-    /// of the target, from [`calibration`]. Nothing for an image-only generator.
+    /// of the target, from `calibration`. Nothing for an image-only generator.
     pub fn calibrated(self, statistics: &[(Vec<f32>, Vec<f32>)], device: &Device) -> Self {
         match self.core {
             Core::Conditioned(core) => {
