@@ -17,7 +17,7 @@ use crate::exit::{Unfit, Unwritable, Usage};
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
 const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
 /// Training steps and queries of `--quick`.
-const QUICK_STEPS: usize = 60;
+const QUICK_STEPS: usize = 30;
 const QUICK_QUERIES: usize = 40;
 
 /// Starts the threads that compute and gives their number.
