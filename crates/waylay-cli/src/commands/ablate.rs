@@ -68,6 +68,18 @@ const VARIANTS: &[Variant] = &[
         width: 1.0,
     },
     Variant { name: "no-mix", changes: &["augment.mix=0.0"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "augmented",
+        changes: &[
+            "augment.flip=true",
+            "augment.shift=4",
+            "augment.zoom=0.1",
+            "augment.rotate=8.0",
+            "augment.brightness=0.1",
+        ],
+        images: 1.0,
+        width: 1.0,
+    },
     Variant { name: "gain-3", changes: &["generator.gain=3.0"], images: 1.0, width: 1.0 },
     Variant { name: "half-width", changes: &[], images: 1.0, width: 0.5 },
 ];
