@@ -6,6 +6,7 @@ is weighted by row and summed to become a loss. No value lies so near to a corne
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -56,13 +57,20 @@ def case(name, loss, *inputs, **facts):
     return {"loss": name, "value": value.item(), "inputs": arrays, **facts}
 
 
-def triplet_case(count, margin):
+def over_batch(losses, sharpness):
+    if sharpness == 0:
+        return losses.mean()
+    return (torch.logsumexp(sharpness * losses, 0) - math.log(len(losses))) / sharpness
+
+
+def triplet_case(count, margin, sharpness):
     other, perturbed = single(2 * torch.rand(count)), single(2 * torch.rand(count))
     near = (other + margin - perturbed).abs() < 0.05
     perturbed = single(torch.where(near, perturbed + 0.3, perturbed))
     hinge = other + margin - perturbed
     assert hinge.abs().min() > 0.04
-    case_ = case("triplet", lambda o, p: relu(o + margin - p).mean(), other, perturbed, margin=margin)
+    loss = lambda o, p: over_batch(relu(o + margin - p), sharpness)
+    case_ = case("triplet", loss, other, perturbed, margin=margin, sharpness=sharpness)
     return case_, (hinge < 0).sum().item()
 
 
@@ -75,8 +83,8 @@ for shape in [(1, 1, 4, 5), (3, 3, 5, 4)]:
     change = single((x + 8 / 255 * torch.randn(*shape)).clamp(0, 1))
     cases.append(case("reconstruction", reconstruction, x, change))
 silent = 0
-for margin in [0.0, 0.25, 2.0]:
-    made, quiet = triplet_case(12, margin)
+for margin, sharpness in [(0.0, 0.0), (0.25, 0.0), (2.0, 0.0), (0.25, 5.0), (2.0, 1.0)]:
+    made, quiet = triplet_case(12, margin, sharpness)
     silent += quiet
     cases.append(made)
 assert silent > 3, "some triplets must be silent"

@@ -275,6 +275,9 @@ pub struct AblateArgs {
     pub scene: SceneArgs,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
+    /// Trains every variant from this many seeds, --seed and those after it, and prints medians
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub seeds: u64,
     /// Only these variants; all where left out
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub only: Vec<String>,

@@ -69,6 +69,16 @@ impl Conv {
         self
     }
 
+    /// Where the weights are, and whether they are trained.
+    pub fn device(&self) -> Device {
+        self.weight.val().device()
+    }
+
+    /// Output channels.
+    pub fn outputs(&self) -> usize {
+        self.weight.val().dims()[0]
+    }
+
     /// Weights and geometry, for writing the layer to a file.
     pub fn describe(&self) -> Layer {
         let values = |data: TensorData| data.iter::<f32>().collect();
@@ -105,6 +115,66 @@ impl Norm {
     /// Keeps the shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         waylay_conv::instance_norm(x, self.gamma.val(), self.beta.val(), NORM_EPSILON)
+    }
+}
+
+/// Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) as it is while training.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    norm: Norm,
+}
+
+/// Mean and variance per channel of what a [`BatchNorm`] saw.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+}
+
+impl BatchNorm {
+    /// For `channels` channels; begins as the plain normalisation.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self { norm: Norm::new(channels, device) }
+    }
+
+    /// Keeps the shape; also gives the statistics of this batch.
+    pub fn forward(&self, x: Tensor<4>) -> (Tensor<4>, Statistics) {
+        let [n, channels, height, width] = x.dims();
+        // One image whose channels hold the whole batch: its instance norm is the batch norm.
+        let by_channel = x.swap_dims(0, 1).reshape([1, channels, n * height, width]);
+        let plain = by_channel.clone().inner().reshape([channels, n * height * width]);
+        let mean = plain.clone().mean_dim(1);
+        let variance = (plain - mean.clone()).powi_scalar(2).mean_dim(1);
+        let values = |t: Tensor<2>| t.into_data().iter::<f32>().collect();
+        let y = self.norm.forward(by_channel).reshape([channels, n, height, width]).swap_dims(0, 1);
+        (y, Statistics { mean: values(mean), variance: values(variance) })
+    }
+
+    /// The convolution before it, `conv`, with this normalisation by `statistics` worked into weights and bias.
+    pub fn fold_into(&self, conv: &Conv, statistics: &Statistics) -> Layer {
+        let values = |p: &Param<Tensor<1>>| -> Vec<f32> { p.val().into_data().iter::<f32>().collect() };
+        let (gamma, beta) = (values(&self.norm.gamma), values(&self.norm.beta));
+        let mut layer = conv.describe();
+        if let Layer::Conv { weight, bias, .. } = &mut layer {
+            let filter = weight.len() / gamma.len();
+            for (c, filter) in weight.chunks_exact_mut(filter).enumerate() {
+                let scale = gamma[c] / (statistics.variance[c] + NORM_EPSILON as f32).sqrt();
+                filter.iter_mut().for_each(|w| *w *= scale);
+                bias[c] = beta[c] + (bias[c] - statistics.mean[c]) * scale;
+            }
+        }
+        layer
+    }
+}
+
+impl Statistics {
+    /// Moves towards those of a later batch: by a tenth, as PyTorch's.
+    pub fn follow(&mut self, batch: &Self) {
+        let blend = |own: &mut Vec<f32>, new: &[f32]| {
+            own.iter_mut().zip(new).for_each(|(own, new)| *own += 0.1 * (new - *own));
+        };
+        blend(&mut self.mean, &batch.mean);
+        blend(&mut self.variance, &batch.variance);
     }
 }
 

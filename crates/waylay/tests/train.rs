@@ -7,10 +7,11 @@ mod small_target;
 use std::path::Path;
 
 use waylay::attack::uaa_gan::{
-    AugmentConfig, CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile,
-    GeneratorKind, Mining, OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
+    CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile, GeneratorKind, Mining,
+    OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
 use waylay::attack::{AttackError, Epsilon, Scene};
+use waylay::image::AugmentConfig;
 use waylay::run::{Device, Seed, Silent};
 use waylay::target::onnx::OnnxTarget;
 use waylay::target::{Metric, Target};

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 use waylay::attack::feature_distance;
-use waylay::attack::uaa_gan::{Mining, lsgan_discriminator, lsgan_generator, mine, reconstruction, triplet};
+use waylay::attack::uaa_gan::{
+    Mining, lsgan_discriminator, lsgan_generator, mine, over_batch, reconstruction, triplet,
+};
 use waylay::run::Seed;
 use waylay::target::{Embeddings, Metric};
 
@@ -33,6 +35,8 @@ struct Case {
     inputs: Vec<Input>,
     #[serde(default)]
     margin: f64,
+    #[serde(default)]
+    sharpness: f64,
     /// Of the rows, where the loss is a weighted sum of distances.
     #[serde(default)]
     weights: Vec<f32>,
@@ -90,7 +94,7 @@ impl Case {
             "lsgan_generator" => lsgan_generator(self.rank(0, flat)),
             "lsgan_discriminator" => lsgan_discriminator(self.rank(0, flat), self.rank(1, flat)),
             "reconstruction" => reconstruction(self.rank(0, flat), self.rank(1, flat)),
-            "triplet" => triplet(flat[0].clone(), flat[1].clone(), self.margin),
+            "triplet" => over_batch(triplet(flat[0].clone(), flat[1].clone(), self.margin), self.sharpness),
             "cosine" => weighted(self.distances(Metric::Cosine, flat)),
             "euclidean" => weighted(self.distances(Metric::Euclidean, flat)),
             other => panic!("no loss `{other}`"),
@@ -184,7 +188,7 @@ fn an_unchanged_image_costs_nothing_and_has_a_finite_gradient() {
 fn a_triplet_that_is_far_enough_is_silent() {
     let device = Device::flex().autodiff();
     let to_perturbed = leaf(&[1.5, 0.2], &device).require_grad();
-    let loss = triplet(leaf(&[1.0, 0.5], &device), to_perturbed.clone(), 0.25);
+    let loss = triplet(leaf(&[1.0, 0.5], &device), to_perturbed.clone(), 0.25).mean();
     assert_near(&floats(loss.clone()), &[0.275], TOLERANCE, 1.0, "triplet");
     assert_eq!(floats(to_perturbed.grad(&loss.backward()).unwrap()), [0.0, -0.5]);
 }

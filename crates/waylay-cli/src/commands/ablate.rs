@@ -6,10 +6,11 @@ use anyhow::Result;
 use serde::Serialize;
 use waylay::attack::uaa_gan::{self, CheckedConfig, UaaGan};
 use waylay::attack::{Scene, craft};
+use waylay::audit::System;
 use waylay::dataset;
 use waylay::image::ImageBatch;
-use waylay::quality;
-use waylay::retrieval::{self, Relevance};
+use waylay::quality::{self, Quality};
+use waylay::retrieval::Scores;
 use waylay::run::{Device, Seed, write_atomic};
 use waylay::target::Target;
 
@@ -30,12 +31,22 @@ struct Variant {
     width: f64,
 }
 
+/// What training and attacking from one seed gave: parameters, scores, change of the images, seconds.
+type Run = (usize, Scores, Quality, f64);
+
 /// The rows of the table.
 const VARIANTS: &[Variant] = &[
     Variant { name: "default", changes: &[], images: 1.0, width: 1.0 },
     Variant { name: "mining-nearest", changes: &["loss.mining=nearest"], images: 1.0, width: 1.0 },
     Variant { name: "mining-random", changes: &["loss.mining=random"], images: 1.0, width: 1.0 },
     Variant { name: "margin-2", changes: &["loss.margin=2.0"], images: 1.0, width: 1.0 },
+    Variant { name: "sharpness-5", changes: &["loss.sharpness=5.0"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "margin-2-sharpness-5",
+        changes: &["loss.margin=2.0", "loss.sharpness=5.0"],
+        images: 1.0,
+        width: 1.0,
+    },
     Variant { name: "discriminator-none", changes: &["discriminator.kind=none"], images: 1.0, width: 1.0 },
     Variant {
         name: "discriminator-global",
@@ -52,6 +63,12 @@ const VARIANTS: &[Variant] = &[
     Variant { name: "images-quarter", changes: &[], images: 0.25, width: 1.0 },
     Variant { name: "images-tenth", changes: &[], images: 0.1, width: 1.0 },
     Variant { name: "image-only", changes: &["generator.kind=image-only"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "feature-conditioned",
+        changes: &["generator.kind=feature-conditioned"],
+        images: 1.0,
+        width: 1.0,
+    },
     Variant { name: "adam", changes: &["training.optimiser=adam"], images: 1.0, width: 1.0 },
     Variant { name: "constant-rate", changes: &["training.schedule=constant"], images: 1.0, width: 1.0 },
     Variant {
@@ -61,6 +78,7 @@ const VARIANTS: &[Variant] = &[
             "augment.shift=0",
             "augment.zoom=0.0",
             "augment.rotate=0.0",
+            "augment.bend=0.0",
             "augment.brightness=0.0",
             "augment.mix=0.0",
         ],
@@ -80,11 +98,14 @@ const VARIANTS: &[Variant] = &[
         images: 1.0,
         width: 1.0,
     },
-    Variant { name: "gain-3", changes: &["generator.gain=3.0"], images: 1.0, width: 1.0 },
+    Variant { name: "mix-0.6", changes: &["augment.mix=0.6"], images: 1.0, width: 1.0 },
+    Variant { name: "bend-3", changes: &["augment.bend=3.0"], images: 1.0, width: 1.0 },
+    Variant { name: "gain-1", changes: &["generator.gain=1.0"], images: 1.0, width: 1.0 },
+    Variant { name: "gain-4", changes: &["generator.gain=4.0"], images: 1.0, width: 1.0 },
     Variant { name: "half-width", changes: &[], images: 1.0, width: 0.5 },
 ];
 
-/// One row of the table.
+/// One row of the table: medians over the seeds.
 #[derive(Serialize)]
 struct Row {
     name: &'static str,
@@ -93,6 +114,8 @@ struct Row {
     parameters: usize,
     rank1: f64,
     map: f64,
+    /// Lowest and highest over the seeds.
+    map_range: [f64; 2],
     psnr_db: Option<f64>,
     ssim: f64,
     seconds: f64,
@@ -118,48 +141,55 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let device = Device::flex();
     let train = dataset::load(&split.train, target.input())?;
     let queries = dataset::load(&split.query, target.input())?;
-    let gallery = target.embed(&dataset::load(&split.gallery, target.input())?, &device)?;
-    let names = |items: &[dataset::Item]| items.iter().map(|i| i.identity.clone()).collect::<Vec<_>>();
-    let relevance = Relevance::by_identity(&names(&split.query), &names(&split.gallery));
-    let scene =
-        Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: device.clone() };
-    let clean = retrieval::evaluate(&target.embed(&queries, &device)?, &gallery, &relevance, metric)?.scores;
+    let system = System::new(&target, metric, &split.query, &split.gallery, &device)?;
+    let seeds = args.scene.seed..args.scene.seed.saturating_add(args.seeds);
+    let clean = system.search(&queries)?.0.scores;
 
     let mut rows = Vec::new();
     for (variant, config) in plans {
         let Variant { name, changes, images, .. } = *variant;
         let images = part_of(&train, images);
-        eprintln!("variant {name}");
-        let bar = Bar::default();
-        let trained = uaa_gan::train(&config, &images, &scene, &bar)?;
-        let parameters = trained.generator.parameters();
-        let attack = UaaGan { generator: trained.generator, config: (*config).clone() };
-        let crafted = craft(&attack, &queries, &scene, &bar)?;
-        let found = target.embed(&crafted.images, &device)?;
-        let scores = retrieval::evaluate(&found, &gallery, &relevance, metric)?.scores;
-        let quality = quality::measure(&queries, &crafted.images)?;
+        let mut runs = Vec::new();
+        for seed in seeds.clone() {
+            eprintln!("variant {name}, seed {seed}");
+            let scene = Scene { target: &target, metric, epsilon, seed: Seed(seed), device: device.clone() };
+            let bar = Bar::default();
+            let trained = uaa_gan::train(&config, &images, &scene, &bar)?;
+            let (parameters, seconds) = (trained.generator.parameters(), trained.seconds);
+            let attack = UaaGan { generator: trained.generator, config: (*config).clone() };
+            let crafted = craft(&attack, &queries, &scene, &bar)?;
+            let scores = system.search(&crafted.images)?.0.scores;
+            let quality = quality::measure(&queries, &crafted.images)?;
+            runs.push((parameters, scores, quality, seconds));
+        }
+        let all = |of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<_>>();
+        let maps = all(|(_, scores, ..)| scores.map);
         let row = Row {
             name,
             changes: changes.join(", "),
             images: images.count(),
-            parameters,
-            rank1: scores.rank1,
-            map: scores.map,
-            psnr_db: quality.psnr_db,
-            ssim: quality.ssim,
-            seconds: trained.seconds,
+            parameters: runs.first().map_or(0, |run| run.0),
+            rank1: median(all(|(_, scores, ..)| scores.rank1)),
+            map_range: [maps.iter().copied().fold(1.0, f64::min), maps.iter().copied().fold(0.0, f64::max)],
+            map: median(maps),
+            psnr_db: runs
+                .iter()
+                .all(|run| run.2.psnr_db.is_some())
+                .then(|| median(all(|(_, _, quality, _)| quality.psnr_db.unwrap_or_default()))),
+            ssim: median(all(|(_, _, quality, _)| quality.ssim)),
+            seconds: median(all(|(.., seconds)| *seconds)),
         };
         eprintln!("{}", line(&row));
         rows.push(row);
     }
     let mut table = format!(
-        "clean: rank-1 {:.1} %, mAP {:.1} %; ε = {}/255, seed {}, target `{}`, data `{}`\n\n",
+        "clean: rank-1 {:.1} %, mAP {:.1} %; ε = {}/255, target `{}`, data `{}`; seeds {}: medians, in brackets the range\n\n",
         100.0 * clean.rank1,
         100.0 * clean.map,
         epsilon.in_255(),
-        args.scene.seed,
         target.name(),
-        split.name
+        split.name,
+        seeds.map(|seed| seed.to_string()).collect::<Vec<_>>().join(", ")
     );
     table.push_str(
         "| variant | changes | images | parameters | rank-1 % | mAP % | PSNR dB | SSIM | seconds |\n",
@@ -188,17 +218,26 @@ fn configure(variant: &Variant, args: &AblateArgs) -> Result<CheckedConfig> {
 
 fn line(row: &Row) -> String {
     format!(
-        "| {} | {} | {} | {} | {:.1} | {:.1} | {} | {:.3} | {:.0} |",
+        "| {} | {} | {} | {} | {:.1} | {:.1} ({:.1}–{:.1}) | {} | {:.3} | {:.0} |",
         row.name,
         row.changes,
         row.images,
         row.parameters,
         100.0 * row.rank1,
         100.0 * row.map,
+        100.0 * row.map_range[0],
+        100.0 * row.map_range[1],
         row.psnr_db.map_or_else(|| "–".into(), |psnr| format!("{psnr:.1}")),
         row.ssim,
         row.seconds
     )
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    0.5 * (values[low] + values[high])
 }
 
 /// Evenly spaced images, `part` of all.

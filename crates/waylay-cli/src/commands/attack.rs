@@ -25,35 +25,23 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
         None => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
     };
     let target = plan::target(&args.target)?;
-    let (attack, own): (Box<dyn Attack>, Option<(Epsilon, Metric)>) = match (choice.build(), &args.generator)
-    {
+    let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
+    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (choice.build(), &args.generator) {
         (Some(_), Some(_)) => {
             return Err(Usage(format!("--generator is for uaa-gan, not for {choice}")).into());
         }
-        (Some(attack), None) => (attack, None),
+        (Some(attack), None) => (attack, asked.map_or_else(|| Epsilon::from_255(8.0), Ok)?, metric),
         (None, None) => {
             return Err(Usage("uaa-gan needs --generator FILE; `waylay train` makes one".into()).into());
         }
         (None, Some(path)) => {
             let (facts, generator) = load_generator(path, &target, args.transfer)?;
             let own = (facts.epsilon_255, facts.metric);
-            (Box::new(UaaGan { generator, config: facts.config }), Some(own))
+            // --metric has a default: only a budget can contradict.
+            facts.fits(asked.unwrap_or(own.0), own.1).map_err(|e| Usage(e.to_string()))?;
+            (Box::new(UaaGan { generator, config: facts.config }), own.0, own.1)
         }
     };
-    let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
-    let epsilon = match (asked, own) {
-        (Some(asked), Some((own, _))) if asked != own => {
-            let (own, asked) = (own.in_255(), asked.in_255());
-            return Err(Usage(format!(
-                "the generator was trained for --epsilon {own}, not {asked}; need the same"
-            ))
-            .into());
-        }
-        (_, Some((own, _))) => own,
-        (Some(asked), None) => asked,
-        (None, None) => Epsilon::from_255(8.0)?,
-    };
-    let metric = own.map_or(metric, |(_, metric)| metric);
     let items = dataset::read_unlabelled(&args.images)?;
     let names = dataset::png_names(&items)?;
     if args

@@ -42,20 +42,8 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
                             without uaa-gan";
                 return Err(Usage(need.into()).into());
             }
-            Some((facts, _)) if facts.metric != metric => {
-                let text = format!(
-                    "the generator was trained for --metric {}, not {metric}; need the same",
-                    facts.metric
-                );
-                return Err(Usage(text).into());
-            }
-            Some((facts, _)) if facts.epsilon_255 != epsilon => {
-                let (trained, asked) = (facts.epsilon_255.in_255(), epsilon.in_255());
-                let text =
-                    format!("the generator was trained for --epsilon {trained}, not {asked}; need the same");
-                return Err(Usage(text).into());
-            }
-            _ => {}
+            None => {}
+            Some((facts, _)) => facts.fits(epsilon, metric).map_err(|e| Usage(e.to_string()))?,
         }
     }
     let out = OutputDir::create(&args.out, args.force)?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use waylay::audit::System;
 use waylay::dataset::{self, Item};
 use waylay::quality;
-use waylay::retrieval::{self, Relevance, Scores};
+use waylay::retrieval::Scores;
 use waylay::run::Device;
 use waylay::target::{Metric, Target};
 
@@ -21,13 +22,9 @@ pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
     let (clean_items, gallery_items) =
         (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
     announce(&target, None);
-    let device = Device::flex();
-    let gallery = target.embed(&dataset::load(&gallery_items, target.input())?, &device)?;
-    let relevance = Relevance::by_identity(&identities(&clean_items), &identities(&gallery_items));
+    let system = System::new(&target, metric, &clean_items, &gallery_items, &Device::flex())?;
     let clean = dataset::load(&clean_items, target.input())?;
-    let score = |images| -> Result<Scores> {
-        Ok(retrieval::evaluate(&target.embed(images, &device)?, &gallery, &relevance, metric)?.scores)
-    };
+    let score = |images| -> Result<Scores> { Ok(system.search(images)?.0.scores) };
     let mut result = BTreeMap::from([("metric", json!(metric)), ("clean", json!(score(&clean)?))]);
     if let Some(folder) = &args.attacked {
         let attacked_items = matching(&clean_items, dataset::read_folder(folder)?, folder)?;
@@ -60,10 +57,6 @@ pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
         let rows = ["clean", "attacked"].into_iter().filter_map(|name| Some(line(name, result.get(name)?)));
         rows.collect::<Vec<_>>().join("\n")
     })
-}
-
-fn identities(items: &[Item]) -> Vec<&str> {
-    items.iter().map(|item| item.identity.as_str()).collect()
 }
 
 /// The attacked images in the order of the clean ones; names match without their extension.

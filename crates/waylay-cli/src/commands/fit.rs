@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use waylay::audit::System;
 use waylay::dataset::{self, Split};
 use waylay::fit::{FitConfig, fit};
-use waylay::retrieval::{self, Relevance};
-use waylay::run::{Device, Seed, write_atomic};
+use waylay::retrieval;
+use waylay::run::{Device, Seed, sha256, write_atomic};
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
 use waylay::target::preprocess::Preset;
 use waylay::target::{Metric, Target};
@@ -52,7 +52,6 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
     write_atomic(&args.out, &fitted.onnx)?;
     write_atomic(&args.out.with_extension("toml"), SIDECAR.as_bytes())?;
     let scores = sample.map(|sample| held_out(&fitted.onnx, &sample)).transpose()?;
-    let digest: String = Sha256::digest(&fitted.onnx).iter().map(|b| format!("{b:02x}")).collect();
     let record = json!({
         "command": super::audit::command_line(),
         "seed": args.seed,
@@ -62,7 +61,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
         "first_loss": fitted.losses.first(),
         "last_loss": fitted.losses.last(),
         "held_out": scores,
-        "sha256": digest,
+        "sha256": sha256([&fitted.onnx]),
         "version": env!("CARGO_PKG_VERSION"),
     });
     write_atomic(
@@ -90,11 +89,6 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
 fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
     let options = OpenOptions { preprocess: Preset::None.into(), output: None };
     let target = OnnxTarget::from_bytes("fitted", onnx, options)?;
-    let embed = |items: &[dataset::Item]| -> Result<_> {
-        Ok(target.embed(&dataset::load(items, target.input())?, &Device::flex())?)
-    };
-    let names = |items: &[dataset::Item]| items.iter().map(|i| i.identity.clone()).collect::<Vec<_>>();
-    let relevance = Relevance::by_identity(&names(&sample.query), &names(&sample.gallery));
-    Ok(retrieval::evaluate(&embed(&sample.query)?, &embed(&sample.gallery)?, &relevance, Metric::Cosine)?
-        .scores)
+    let system = System::new(&target, Metric::Cosine, &sample.query, &sample.gallery, &Device::flex())?;
+    Ok(system.search(&dataset::load(&sample.query, target.input())?)?.0.scores)
 }

@@ -2,33 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
 use super::AuditPlan;
 use super::outcome::{DataFacts, SetFacts};
 use crate::attack::AttackChoice;
 use crate::dataset::{Item, Split};
 use crate::image::ImageBatch;
-use crate::run::OutputDir;
+use crate::run::{OutputDir, sha256};
 
 /// Sizes, identities and hash of the images; `trained` says whether the generator was trained on the train set now.
 pub fn facts(split: &Split, queries: &ImageBatch, gallery: &ImageBatch, trained: bool) -> DataFacts {
-    let mut hash = Sha256::new();
-    for (items, images) in [(&split.query, queries), (&split.gallery, gallery)] {
-        for (i, item) in items.iter().enumerate() {
-            hash.update((item.name.len() as u64).to_le_bytes());
-            hash.update(item.name.as_bytes());
-            let levels: Vec<u8> = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
-            hash.update(&levels);
-        }
-    }
+    let parts =
+        [(&split.query, queries), (&split.gallery, gallery)].into_iter().flat_map(|(items, images)| {
+            items.iter().enumerate().flat_map(|(i, item)| {
+                let levels = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
+                [(item.name.len() as u64).to_le_bytes().to_vec(), item.name.clone().into_bytes(), levels]
+            })
+        });
     DataFacts {
         name: split.name.clone(),
         train: set(&split.train),
         query: set(&split.query),
         gallery: set(&split.gallery),
         disjoint: disjoint(split, trained),
-        sha256: hex(&hash.finalize()),
+        sha256: sha256(parts),
     }
 }
 
@@ -70,7 +66,7 @@ pub fn hashes(out: &OutputDir, trained: bool) -> BTreeMap<String, String> {
         .filter(|_| trained)
         .filter_map(|name| {
             let bytes = std::fs::read(out.path().join(name)).ok()?;
-            Some((name.to_owned(), hex(&Sha256::digest(bytes))))
+            Some((name.to_owned(), sha256([bytes])))
         })
         .collect()
 }
@@ -100,8 +96,4 @@ pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
         );
     }
     limits
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

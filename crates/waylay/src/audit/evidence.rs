@@ -1,7 +1,7 @@
 //! What is shown beside the numbers: distance histograms, and queries with their results before and after.
 
 use super::outcome::{Example, Histogram, Hit};
-use super::{AuditError, AuditPlan, Measured};
+use super::{AuditError, AuditPlan, Measured, System};
 use crate::image::{ImageBatch, Picture};
 use crate::retrieval;
 use crate::target::Embeddings;
@@ -37,14 +37,14 @@ pub fn fill_histograms(measured: &mut [Measured]) {
 pub(super) fn examples(
     plan: &AuditPlan<'_>,
     queries: &ImageBatch,
-    gallery: &ImageBatch,
-    gallery_embeddings: &Embeddings,
+    system: &System<'_>,
     clean: &Embeddings,
     measured: &[Measured],
 ) -> Result<Vec<Example>, AuditError> {
     let Some(shown) = measured.iter().find(|m| m.row.name == "uaa-gan").or(measured.last()) else {
         return Ok(Vec::new());
     };
+    let System { gallery, gallery_embeddings, .. } = system;
     let top = TOP.min(gallery.count());
     let before = retrieval::top_k(clean, gallery_embeddings, top, plan.metric)?;
     let after = retrieval::top_k(&shown.embeddings, gallery_embeddings, top, plan.metric)?;

@@ -5,6 +5,7 @@ mod evidence;
 pub(crate) mod number;
 pub mod outcome;
 pub(crate) mod rows;
+mod system;
 mod verdict;
 
 use std::time::{Instant, SystemTime};
@@ -20,12 +21,13 @@ use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Scene, 
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::image::{ImageBatch, ImageWriteError, write_png};
 use crate::quality::{self, QualityError};
-use crate::retrieval::{self, Evaluation, Relevance, RetrievalError};
+use crate::retrieval::{Evaluation, RetrievalError};
 use crate::run::{OutputDir, Progress, Seed, WriteError};
 use crate::target::onnx::OnnxError;
 use crate::target::{Embeddings, Metric, Target};
 
 pub use outcome::Audit;
+pub use system::System;
 pub use verdict::{Level, verdict};
 
 use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, Training};
@@ -110,19 +112,14 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         seed: plan.seed,
         device: device.clone(),
     };
-    let failed = |e| AuditError::Target(plan.target.name().into(), e);
-
     let size = plan.target.input();
     let queries = dataset::load(&plan.split.query, size)?;
-    let gallery = dataset::load(&plan.split.gallery, size)?;
     progress.begin("Embed the gallery", 2);
-    let gallery_embeddings = plan.target.embed(&gallery, &device).map_err(failed)?;
+    let system = System::new(plan.target, plan.metric, &plan.split.query, &plan.split.gallery, &device)?;
     progress.advance("");
-    let clean_embeddings = plan.target.embed(&queries, &device).map_err(failed)?;
+    let (_, clean_embeddings) = system.search(&queries)?;
     progress.advance("");
     progress.end();
-    let relevance = Relevance::by_identity(&identities(&plan.split.query), &identities(&plan.split.gallery));
-    let score = |found: &Embeddings| retrieval::evaluate(found, &gallery_embeddings, &relevance, plan.metric);
 
     let (mut uaa_gan, training) = prepare_generator(&plan, &scene, out, progress)?;
     let mut attacks: Vec<(Box<dyn Attack>, Option<f64>)> = vec![(Box::new(Unchanged), None)];
@@ -140,8 +137,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         let crafted = craft(attack.as_ref(), &queries, &scene, progress)
             .map_err(|e| AuditError::Attack(attack.name(), e))?;
         let images = save_and_read_back(&crafted, &plan.split.query, &attack.name(), size, out)?;
-        let embeddings = plan.target.embed(&images, &device).map_err(failed)?;
-        let evaluation = score(&embeddings)?;
+        let (evaluation, embeddings) = system.search(&images)?;
         let row = row(attack.as_ref(), &evaluation, &crafted, train_seconds, &queries, &images)?;
         let mean_cosine = mean_cosine(&clean_embeddings, &embeddings);
         let match_distances =
@@ -155,8 +151,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     }
     evidence::fill_histograms(&mut measured);
     let training_happened = training.is_some();
-    let examples =
-        evidence::examples(&plan, &queries, &gallery, &gallery_embeddings, &clean_embeddings, &measured)?;
+    let examples = evidence::examples(&plan, &queries, &system, &clean_embeddings, &measured)?;
 
     let rows: Vec<AttackRow> = measured.into_iter().map(|m| m.row).collect();
     let clean = rows.first().map_or_else(Scores::default, |row| row.scores.clone());
@@ -171,7 +166,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             dim: plan.target.dim(),
             preprocess: plan.preprocess.clone(),
         },
-        data: data::facts(plan.split, &queries, &gallery, training.is_some()),
+        data: data::facts(plan.split, &queries, &system.gallery, training.is_some()),
         budget: Budget { norm: "linf".into(), epsilon_255: plan.epsilon.in_255() },
         metric: plan.metric.to_string(),
         seed: plan.seed.0,
@@ -310,10 +305,6 @@ fn row(
         distances: outcome::Histogram::default(),
         first_match: evaluation.per_query.iter().map(|q| q.rank_of_first_match()).collect(),
     })
-}
-
-fn identities(items: &[Item]) -> Vec<&str> {
-    items.iter().map(|item| item.identity.as_str()).collect()
 }
 
 fn mean_cosine(a: &Embeddings, b: &Embeddings) -> f64 {

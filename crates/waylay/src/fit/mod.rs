@@ -11,7 +11,8 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::image::{ImageBatch, ImageError};
+use crate::image::{AugmentConfig, AugmentError, ImageBatch, ImageError};
+use crate::layer::Statistics;
 use crate::run::{Progress, Seed};
 
 use network::Network;
@@ -20,15 +21,15 @@ use network::Network;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FitConfig {
-    /// Height and width of the input; 16 to 512. Default 56.
+    /// Height and width of the input; 16 to 512. Default 112.
     pub size: usize,
-    /// Channels of the strided convolutions; 1 to 6 of 1 to 1,024. Default 32, 64, 128, 128.
+    /// Channels of the strided convolutions; 1 to 6 of 1 to 1,024. Default 16, 32, 64, 128, 128.
     pub widths: Vec<usize>,
-    /// Plain convolutions after each strided one; 0 to 4. Default 1.
+    /// Plain convolutions after each strided one; 0 to 4. Default 0.
     pub depth: usize,
     /// Dimensions of the embedding; 2 to 4,096. Default 128.
     pub dim: usize,
-    /// Training steps; 1 to 1,000,000. Default 600.
+    /// Training steps; 1 to 1,000,000. Default 400.
     pub steps: usize,
     /// Images per step; 2 to 4,096. Default 64.
     pub batch: usize,
@@ -36,19 +37,22 @@ pub struct FitConfig {
     pub learning_rate: f64,
     /// Temperature of the loss; 0.001 to 10. Default 0.1.
     pub temperature: f64,
+    /// Random changes to training images. Default: the attack's, without blending.
+    pub augment: AugmentConfig,
 }
 
 impl Default for FitConfig {
     fn default() -> Self {
         Self {
-            size: 56,
-            widths: vec![32, 64, 128, 128],
-            depth: 1,
+            size: 112,
+            widths: vec![16, 32, 64, 128, 128],
+            depth: 0,
             dim: 128,
-            steps: 600,
+            steps: 400,
             batch: 64,
             learning_rate: 1e-3,
             temperature: 0.1,
+            augment: AugmentConfig { mix: 0.0, ..AugmentConfig::default() },
         }
     }
 }
@@ -66,6 +70,9 @@ pub enum FitError {
         /// What is accepted.
         accepted: &'static str,
     },
+    /// The same, of the changes to training images.
+    #[error(transparent)]
+    Augment(#[from] AugmentError),
     /// Labels and images do not pair up, or there is nothing to tell apart.
     #[error(
         "{images} images with {labels} labels of {identities} identities; need a label per image and two identities"
@@ -117,6 +124,7 @@ impl FitConfig {
         )?;
         let heat = self.temperature;
         range((0.001..=10.0).contains(&heat), "temperature", heat.to_string(), "0.001 to 10")?;
+        self.augment.check()?;
         Ok(CheckedFit(self))
     }
 }
@@ -148,18 +156,25 @@ pub fn fit(
         return Err(FitError::Labels { images: images.count(), labels: labels.len(), identities });
     }
     let tracked = device.clone().autodiff();
-    let mut network = Network::new(config, images.size(), &mut seed.stream("fit/init"), &tracked);
+    let mut network = Network::new(config, images.size()[0], &mut seed.stream("fit/init"), &tracked);
     let mut sampling = seed.stream("fit/sampling");
     let mut optimiser = AdamConfig::new().with_epsilon(1e-8).init();
     let mut losses = Vec::with_capacity(config.steps);
+    let mut statistics: Vec<Statistics> = Vec::new();
 
     progress.begin("Fit the network", config.steps);
     for step in 0..config.steps {
         let picked: Vec<usize> =
             (0..config.batch).map(|_| sampling.random_range(0..images.count())).collect();
-        let x = images.select(&picked).to_tensor(&tracked);
+        let x = config.augment.apply(&images.select(&picked), &mut sampling)?.to_tensor(&tracked);
         let batch_labels: Vec<usize> = picked.iter().map(|&i| labels[i]).collect();
-        let loss = contrastive(network.forward(x), &batch_labels, config.temperature);
+        let (embeddings, seen) = network.forward(x);
+        if statistics.is_empty() {
+            statistics = seen;
+        } else {
+            statistics.iter_mut().zip(&seen).for_each(|(all, batch)| all.follow(batch));
+        }
+        let loss = contrastive(embeddings, &batch_labels, config.temperature);
         let value = loss.clone().into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         if !value.is_finite() {
             return Err(FitError::Diverged { step: step + 1, value });
@@ -171,7 +186,7 @@ pub fn fit(
         losses.push(value);
     }
     progress.end();
-    Ok(Fitted { onnx: network.valid().to_onnx(images.size()), losses })
+    Ok(Fitted { onnx: network.valid().to_onnx(images.size(), &statistics), losses })
 }
 
 /// Supervised contrastive loss of `embeddings` `[N, dim]` (normalised here); images without a partner count nothing.

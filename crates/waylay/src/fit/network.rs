@@ -1,5 +1,6 @@
-//! The network: strided and plain 3×3 convolutions with ReLU, then one linear layer, with the first weights of He et al.,
-//! arXiv:1502.01852. Small on purpose: it ships with the sample.
+//! The network: strided and plain 3×3 convolutions, each with batch normalisation and ReLU, then the mean over the last
+//! map and one linear layer, with the first weights of He et al., arXiv:1502.01852. Small on purpose: it ships with the
+//! sample.
 
 use burn::module::Module;
 use burn::tensor::activation::relu;
@@ -7,22 +8,23 @@ use burn::tensor::{Device, Tensor};
 use rand::Rng;
 
 use super::FitConfig;
-use crate::layer::Conv;
+use crate::layer::{BatchNorm, Conv, Statistics};
 use crate::target::onnx::write::{Layer, write};
 
 /// See the module.
 #[derive(Module, Debug)]
 pub struct Network {
     convolutions: Vec<Conv>,
-    /// A convolution over the whole last map: the linear layer.
+    /// One after each convolution.
+    norms: Vec<BatchNorm>,
+    /// The linear layer, as a convolution of 1×1.
     head: Conv,
 }
 
 impl Network {
-    /// Layers for `config` and images of `input` = channels, height, width.
-    pub fn new(config: &FitConfig, input: [usize; 3], random: &mut impl Rng, device: &Device) -> Self {
-        let mut channels = input[0];
-        let mut side = config.size;
+    /// Layers for `config` and images of `inputs` channels.
+    pub fn new(config: &FitConfig, inputs: usize, random: &mut impl Rng, device: &Device) -> Self {
+        let mut channels = inputs;
         let mut convolutions = Vec::new();
         // From uniform in ±1/√fan_in to He's ±√(6/fan_in), which keeps the variance through ReLUs.
         let he = 6f32.sqrt();
@@ -31,27 +33,59 @@ impl Network {
             for _ in 0..config.depth {
                 convolutions.push(Conv::new([width, width], 3, 1, 1, random, device).scaled(he));
             }
-            (channels, side) = (width, side.div_ceil(2));
+            channels = width;
         }
-        let head = Conv::new([channels, config.dim], side, 1, 0, random, device).scaled(1.0);
-        Self { convolutions, head }
+        let norms = convolutions.iter().map(|conv| BatchNorm::new(conv.outputs(), device)).collect();
+        let head = Conv::new([channels, config.dim], 1, 1, 0, random, device).scaled(1.0);
+        Self { convolutions, norms, head }
     }
 
-    /// Pixels `[N, C, size, size]` in [0, 1] → embeddings `[N, dim]`, not normalised.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let h = self.convolutions.iter().fold(x, |h, conv| relu(conv.forward(h)));
-        self.head.forward(h).flatten(1, 3)
+    /// Pixels `[N, C, size, size]` in [0, 1] → embeddings `[N, dim]`, not normalised, and what every normalisation saw.
+    pub fn forward(&self, x: Tensor<4>) -> (Tensor<2>, Vec<Statistics>) {
+        let mut seen = Vec::with_capacity(self.norms.len());
+        let h = self.convolutions.iter().zip(&self.norms).fold(x, |h, (conv, norm)| {
+            let (h, statistics) = norm.forward(conv.forward(h));
+            seen.push(statistics);
+            relu(h)
+        });
+        (self.head.forward(h.mean_dim(3).mean_dim(2)).flatten(1, 3), seen)
     }
 
-    /// The network as an ONNX file.
-    pub fn to_onnx(&self, input: [usize; 3]) -> Vec<u8> {
+    /// The network as an ONNX file, its normalisations by `statistics` worked into the convolutions.
+    pub fn to_onnx(&self, input: [usize; 3], statistics: &[Statistics]) -> Vec<u8> {
         let mut layers = Vec::new();
-        for conv in &self.convolutions {
-            layers.push(conv.describe());
+        for ((conv, norm), statistics) in self.convolutions.iter().zip(&self.norms).zip(statistics) {
+            layers.push(norm.fold_into(conv, statistics));
             layers.push(Layer::Relu);
         }
-        layers.push(self.head.describe());
-        layers.push(Layer::Flatten);
+        layers.extend([Layer::GlobalAveragePool, self.head.describe(), Layer::Flatten]);
         write(input, &layers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImageBatch;
+    use crate::run::Seed;
+    use crate::target::Target;
+    use crate::target::onnx::{OnnxTarget, OpenOptions};
+    use crate::target::preprocess::Preset;
+
+    #[test]
+    fn the_file_computes_what_the_network_does_on_the_batch_of_its_statistics() {
+        let config = FitConfig { size: 16, widths: vec![4, 6], depth: 1, dim: 3, ..FitConfig::default() };
+        let mut random = Seed(5).stream("test");
+        let network = Network::new(&config, 1, &mut random, &Device::flex().autodiff()).no_grad();
+        let pixels = (0..4 * 256).map(|v| ((v * 37) % 101) as f32 / 100.0).collect();
+        let images = ImageBatch::new([4, 1, 16, 16], pixels).unwrap();
+        let (expected, statistics) = network.forward(images.to_tensor(&Device::flex().autodiff()));
+        let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+        let file = network.to_onnx([1, 16, 16], &statistics);
+        let found = OnnxTarget::from_bytes("test", &file, options).unwrap().embed(&images, &Device::flex());
+        let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();
+        for (found, expected) in found.unwrap().values().iter().zip(expected) {
+            approx::assert_abs_diff_eq!(*found, expected, epsilon = 1e-4);
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! What every run has: a seed, progress, files that appear whole or not at all.
 
 mod atomic;
+mod hash;
 mod output;
 mod progress;
 mod seed;
 
 pub use atomic::{WriteError, write_atomic};
 pub use burn::tensor::Device;
+pub use hash::sha256;
 pub use output::{OutputDir, OutputError};
 pub use progress::{Progress, Silent};
 pub use seed::Seed;

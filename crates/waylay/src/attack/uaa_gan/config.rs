@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::augment::AugmentConfig;
 use super::discriminator::DiscriminatorKind;
 use super::generator::GeneratorConfig;
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
+use crate::image::{AugmentConfig, AugmentError};
 
 /// A configuration as it is written down. Training takes only a [`CheckedConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,16 +54,26 @@ pub struct LossConfig {
     pub lambda_r: f64,
     /// Weight of L_metric; 0 to 1e6. Default 10.
     pub lambda_m: f64,
-    /// Margin m, in units of the distance (Euclidean: of the mean length of the training embeddings); 0 to 1e3.
-    /// Default 0.2: beyond that an image is left alone, and the others are worked on.
+    /// Margin m, in units of the mean distance between two training images; 0 to 1e3. Default 0.2:
+    /// beyond that an image is left alone, and the others are worked on.
     pub margin: f64,
+    /// How much more the images that withstand count: 0 for the mean over the batch as in the paper, β > 0 for
+    /// log(mean(exp(β·L)))/β, which tends to the batch's largest term (ours); 0 to 100. Default 0.
+    pub sharpness: f64,
     /// Which x′ the triplet takes. Default `farthest`.
     pub mining: Mining,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { lambda_gan: 0.1, lambda_r: 0.0, lambda_m: 10.0, margin: 0.2, mining: Mining::default() }
+        Self {
+            lambda_gan: 0.1,
+            lambda_r: 0.0,
+            lambda_m: 10.0,
+            margin: 0.2,
+            sharpness: 0.0,
+            mining: Mining::default(),
+        }
     }
 }
 
@@ -134,6 +144,9 @@ pub enum ConfigError {
         /// What is accepted.
         accepted: &'static str,
     },
+    /// The same, of the changes to training images.
+    #[error(transparent)]
+    Augment(#[from] AugmentError),
     /// Not TOML, or an unknown key.
     #[error("{0}")]
     Parse(String),
@@ -209,6 +222,7 @@ impl UaaGanConfig {
         weight("loss.lambda_r", l.lambda_r)?;
         weight("loss.lambda_m", l.lambda_m)?;
         range((0.0..=1e3).contains(&l.margin), "loss.margin", l.margin.to_string(), "0 to 1e3")?;
+        range((0.0..=100.0).contains(&l.sharpness), "loss.sharpness", l.sharpness.to_string(), "0 to 100")?;
         count("training.steps", t.steps, 1, 1_000_000, "1 to 1,000,000")?;
         count("training.batch", t.batch, 1, 1024, "1 to 1,024")?;
         rate("training.learning_rate", t.learning_rate)?;
@@ -255,6 +269,7 @@ mod tests {
         for (text, key) in [
             ("[training]\nsteps = 0", "training.steps"),
             ("[loss]\nlambda_m = nan", "loss.lambda_m"),
+            ("[loss]\nsharpness = -1.0", "loss.sharpness"),
             ("[generator]\nblocks = [1]", "generator.blocks"),
             ("[training]\nlearning_rate = 0.0", "training.learning_rate"),
             ("[augment]\nshift = 9999", "augment.shift"),

@@ -78,6 +78,16 @@ pub enum GeneratorFileError {
         /// What that takes.
         found: [usize; 3],
     },
+    /// Trained for another budget or metric.
+    #[error("generator was trained for --{what} {own}, not {asked}; need the same")]
+    OtherScene {
+        /// `epsilon` or `metric`.
+        what: &'static str,
+        /// What it was trained for.
+        own: String,
+        /// What is asked for.
+        asked: String,
+    },
     /// The configuration inside is not usable.
     #[error("generator `{path}`")]
     Config {
@@ -98,6 +108,15 @@ impl GeneratorFile {
         let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(KEY, facts);
         generator.save_into(&mut store).map_err(|e| wrong(e.to_string()))?;
         store.get_bytes().map_err(|e| wrong(e.to_string()))
+    }
+
+    /// Whether it was trained for this budget and metric.
+    pub fn fits(&self, epsilon: Epsilon, metric: Metric) -> Result<(), GeneratorFileError> {
+        let other = |what, own: String, asked: String| {
+            if own == asked { Ok(()) } else { Err(GeneratorFileError::OtherScene { what, own, asked }) }
+        };
+        other("metric", self.metric.to_string(), metric.to_string())?;
+        other("epsilon", self.epsilon_255.in_255().to_string(), epsilon.in_255().to_string())
     }
 
     /// Reads the facts of a generator file without its weights.

@@ -19,7 +19,18 @@ pub fn reconstruction(x: Tensor<4>, perturbed: Tensor<4>) -> Tensor<1> {
     (perturbed - x).flatten::<2>(1, 3).powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt().mean()
 }
 
-/// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0), the mean over the batch. `to_other` and `to_perturbed` are `[N]`.
+/// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) of every image. All are `[N]`.
 pub fn triplet(to_other: Tensor<1>, to_perturbed: Tensor<1>, margin: f64) -> Tensor<1> {
-    relu(to_other.add_scalar(margin) - to_perturbed).mean()
+    relu(to_other.add_scalar(margin) - to_perturbed)
+}
+
+/// One number for the `losses` `[N]` of a batch: the mean at `sharpness` 0, else log(mean(exp(β·L)))/β with
+/// β = `sharpness`. Ours: the gradient of image i is softmax(β·L)ᵢ, so that the images that withstand count more.
+pub fn over_batch(losses: Tensor<1>, sharpness: f64) -> Tensor<1> {
+    if sharpness == 0.0 {
+        return losses.mean();
+    }
+    let scaled = losses.mul_scalar(sharpness);
+    let largest = scaled.clone().detach().max();
+    ((scaled - largest.clone()).exp().mean().log() + largest).div_scalar(sharpness)
 }

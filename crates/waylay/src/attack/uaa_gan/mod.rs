@@ -3,7 +3,6 @@
 //! Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based Retrieval with GAN",
 //! arXiv:1907.05793. What the paper leaves open is marked "ours" where it is chosen.
 
-mod augment;
 mod config;
 mod discriminator;
 mod file;
@@ -18,14 +17,13 @@ use burn::tensor::Tensor;
 use super::{Attack, AttackError, Scene};
 use crate::image::ImageBatch;
 
-pub use augment::AugmentConfig;
 pub use config::{
     CheckedConfig, ConfigError, DiscriminatorConfig, LossConfig, Schedule, TrainingConfig, UaaGanConfig,
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
 pub use generator::{Generator, GeneratorConfig, GeneratorKind};
-pub use loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
+pub use loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
 pub use mining::{Mining, mine};
 pub use optimiser::OptimiserKind;
 pub use train::{StepLog, TrainError, Trained, train};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
 use super::generator::{Generator, GeneratorKind, calibration};
-use super::loss::{lsgan_discriminator, lsgan_generator, reconstruction, triplet};
+use super::loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
 use super::mining::mine;
 use super::optimiser::optimiser;
 use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
@@ -20,8 +20,10 @@ use crate::image::ImageBatch;
 use crate::run::Progress;
 use crate::target::{Embeddings, Features, Metric};
 
-/// Training images that set the normalisation of feature maps.
-const CALIBRATION_IMAGES: usize = 64;
+/// Training images that set the normalisation of feature maps and the unit of distances.
+const SURVEYED_IMAGES: usize = 64;
+/// Images that lie nearer to each other are the same to the target: there is no unit in that.
+const TINY: f64 = 1e-5;
 /// Images per forward pass outside of training steps.
 const BATCH: usize = 16;
 
@@ -36,7 +38,7 @@ pub struct StepLog {
     pub gan: f64,
     /// L_recon.
     pub reconstruction: f64,
-    /// L_metric, the triplet loss.
+    /// L_metric, the triplet loss over the batch.
     pub metric: f64,
     /// L_GAN_D; 0 without a discriminator.
     pub discriminator: f64,
@@ -143,7 +145,8 @@ pub fn train(
         let f_perturbed = scene.target.forward(perturbed.clone()).map_err(AttackError::from)?.embedding;
         let to_other = others(config, scene.metric, &clean.embedding, &mut mining, &device);
         let to_perturbed = feature_distance(scene.metric, f_x.clone(), f_perturbed.clone());
-        let metric = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);
+        let triplets = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);
+        let metric = over_batch(triplets, config.loss.sharpness);
         let recon = reconstruction(x, perturbed.clone());
         // D judges x̃ but does not learn from it here.
         let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(perturbed)));
@@ -176,15 +179,15 @@ pub fn train(
     Ok(Trained { generator: g.valid(), log, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// What a look at some training images tells: statistics of the feature maps, and the unit of distances: 1 for cosine,
-/// the mean length of an embedding for Euclidean (ours), so that λ_m and m mean the same for every target.
+/// What a look at some training images tells: statistics of the feature maps, and the unit of distances: the mean
+/// distance between two images (ours), so that λ_m and m mean the same for every target and metric.
 #[allow(clippy::type_complexity)]
 fn survey(
     config: &CheckedConfig,
     images: &ImageBatch,
     scene: &Scene<'_>,
 ) -> Result<(Vec<(Vec<f32>, Vec<f32>)>, f64), TrainError> {
-    let count = images.count().min(CALIBRATION_IMAGES);
+    let count = images.count().min(SURVEYED_IMAGES);
     let spread: Vec<usize> = (0..count).map(|i| i * images.count() / count).collect();
     let features: Vec<Features> = images
         .select(&spread)
@@ -192,13 +195,13 @@ fn survey(
         .map(|batch| scene.target.forward(batch.to_tensor(&scene.device)))
         .collect::<Result<_, _>>()
         .map_err(AttackError::from)?;
-    let unit = match scene.metric {
-        Metric::Cosine => 1.0,
-        Metric::Euclidean => {
-            let all = Tensor::cat(features.iter().map(|f| f.embedding.clone()).collect(), 0);
-            scalar(&all.powi_scalar(2).sum_dim(1).sqrt().mean()).max(1e-12)
-        }
-    };
+    let all = Tensor::cat(features.iter().map(|f| f.embedding.clone()).collect(), 0);
+    let pairs = (1..count).map(|shift| {
+        let others = Tensor::cat(vec![all.clone().slice([shift..count]), all.clone().slice([0..shift])], 0);
+        scalar(&feature_distance(scene.metric, all.clone(), others).mean())
+    });
+    let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
+    let unit = if mean > TINY { mean } else { 1.0 };
     let statistics = match config.generator.kind {
         GeneratorKind::FeatureConditioned => calibration(&features),
         GeneratorKind::ImageOnly => Vec::new(),

@@ -25,11 +25,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::preprocess::Preprocess;
 use super::{Embeddings, Features, Tap, Target};
 use crate::image::ImageBatch;
+use crate::run::sha256;
 
 pub use error::OnnxError;
 pub use inspect::{Inspection, OperatorCount, Port, inspect, inspect_bytes};
@@ -174,9 +174,7 @@ fn decode(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<graph::Grap
 
 /// Over the file, everything in the preprocessing but its name, and the output's name.
 fn fingerprint(bytes: &[u8], preprocess: &Preprocess, output: Option<&str>) -> String {
-    let mut hash = Sha256::new();
-    hash.update(bytes);
     let Preprocess { name: _, size, channels, scale, mean, std, layout } = preprocess;
-    hash.update(format!("{size:?} {channels:?} {scale:?} {mean:?} {std:?} {layout:?} {output:?}"));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let rest = format!("{size:?} {channels:?} {scale:?} {mean:?} {std:?} {layout:?} {output:?}");
+    sha256([bytes, rest.as_bytes()])
 }

@@ -31,6 +31,8 @@ pub enum Layer {
     },
     /// max(x, 0).
     Relu,
+    /// The mean over each map: `[N, C, H, W]` → `[N, C, 1, 1]`.
+    GlobalAveragePool,
     /// `[N, C, H, W]` → `[N, C·H·W]`.
     Flatten,
 }
@@ -65,6 +67,7 @@ pub fn write([channels, height, width]: [usize; 3], layers: &[Layer]) -> Vec<u8>
                 node.attribute.push(ints("kernel_shape", &shape[2..]));
             }
             Layer::Relu => node.op_type = Some("Relu".into()),
+            Layer::GlobalAveragePool => node.op_type = Some("GlobalAveragePool".into()),
             Layer::Flatten => {
                 node.op_type = Some("Flatten".into());
                 node.attribute.push(AttributeProto {

@@ -2,8 +2,7 @@
 //! under ‖x̃ − x‖∞ ≤ ε and x̃ ∈ [0, 1]. Ours: how the bound is kept (tanh, then clip), its layers, and conditioning on
 //! the target's own feature maps; the choices are compared in docs/ablation.md.
 
-mod conditioned;
-mod image_only;
+mod unet;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -13,10 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::attack::Epsilon;
 use crate::target::{Features, Target};
 
-use conditioned::Conditioned;
-use image_only::ImageOnly;
+use unet::UNet;
 
-pub use conditioned::calibration;
+pub use unet::calibration;
 
 /// What the generator looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,10 +33,9 @@ pub enum GeneratorKind {
 pub struct GeneratorConfig {
     /// What it looks at. Default `feature-conditioned`.
     pub kind: GeneratorKind,
-    /// Channels per stage, from the smallest feature map to the largest; 1 to 5 stages of 4 to 1,024
-    /// channels. Default 128, 128, 64, 32.
+    /// Channels per resolution, from the smallest to the largest; 1 to 5 of 4 to 1,024. Default 128, 128, 64, 32.
     pub widths: Vec<usize>,
-    /// Residual blocks per stage, as many entries as `widths`; 0 to 16 each. Default 2, 2, 2, 1.
+    /// Residual blocks per resolution on the way up, as many entries as `widths`; 0 to 16 each. Default 2, 2, 2, 1.
     pub blocks: Vec<usize>,
     /// Steepness of the tanh that keeps the budget; above 0, at most 100. Default 2.
     pub gain: f64,
@@ -58,17 +55,10 @@ impl Default for GeneratorConfig {
     }
 }
 
-/// The layers behind a [`Generator`].
-#[derive(Module, Debug)]
-enum Core {
-    Conditioned(Conditioned),
-    ImageOnly(ImageOnly),
-}
-
 /// Turns images into adversarial ones in one forward pass.
 #[derive(Module, Debug)]
 pub struct Generator {
-    core: Core,
+    net: UNet,
     gain: f64,
 }
 
@@ -81,26 +71,14 @@ impl Generator {
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {
-        let core = match config.kind {
-            GeneratorKind::FeatureConditioned => {
-                Core::Conditioned(Conditioned::new(config, target, random, device)?)
-            }
-            GeneratorKind::ImageOnly => {
-                Core::ImageOnly(ImageOnly::new(config, target.input(), random, device))
-            }
-        };
-        Some(Self { core, gain: config.gain })
+        let conditioned = config.kind == GeneratorKind::FeatureConditioned;
+        Some(Self { net: UNet::new(config, target, conditioned, random, device)?, gain: config.gain })
     }
 
     /// Sets the statistics that feature maps are normalised by: mean and standard deviation per channel of each tap
     /// of the target, from `calibration`. Nothing for an image-only generator.
     pub fn calibrated(self, statistics: &[(Vec<f32>, Vec<f32>)], device: &Device) -> Self {
-        match self.core {
-            Core::Conditioned(core) => {
-                Self { core: Core::Conditioned(core.calibrated(statistics, device)), gain: self.gain }
-            }
-            Core::ImageOnly(_) => self,
-        }
+        Self { net: self.net.calibrated(statistics, device), gain: self.gain }
     }
 
     /// Number of parameters.
@@ -111,10 +89,7 @@ impl Generator {
     /// Pixels `x` `[N, C, H, W]` and what the target computes of them → x̃ within `epsilon` and [0, 1].
     pub fn perturb(&self, x: Tensor<4>, features: &Features, epsilon: Epsilon) -> Tensor<4> {
         let centred = x.clone() * 2.0 - 1.0;
-        let g = match &self.core {
-            Core::Conditioned(core) => core.forward(centred, features),
-            Core::ImageOnly(core) => core.forward(centred),
-        };
+        let g = self.net.forward(centred, features);
         (x + (g * self.gain).tanh() * epsilon.in_pixels()).clamp(0.0, 1.0)
     }
 }
