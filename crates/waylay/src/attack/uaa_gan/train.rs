@@ -197,7 +197,10 @@ fn survey(
         .map_err(AttackError::from)?;
     let all = Tensor::cat(features.iter().map(|f| f.embedding.clone()).collect(), 0);
     let pairs = (1..count).map(|shift| {
-        let others = Tensor::cat(vec![all.clone().slice([shift..count]), all.clone().slice([0..shift])], 0);
+        let others = Tensor::cat(
+            vec![all.clone().narrow(0, shift, count - shift), all.clone().narrow(0, 0, shift)],
+            0,
+        );
         scalar(&feature_distance(scene.metric, all.clone(), others).mean())
     });
     let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
