@@ -117,7 +117,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     progress.begin("Embed the gallery", 2);
     let system = System::new(plan.target, plan.metric, &plan.split.query, &plan.split.gallery, &device)?;
     progress.advance("");
-    let (_, clean_embeddings) = system.search(&queries)?;
+    let clean_embeddings = system.embed(&queries)?;
     progress.advance("");
     progress.end();
 

@@ -35,9 +35,14 @@ impl<'a> System<'a> {
         Ok(Self { target, metric, relevance, gallery, gallery_embeddings, device: device.clone() })
     }
 
+    /// The embeddings of `images`, in their order.
+    pub fn embed(&self, images: &ImageBatch) -> Result<Embeddings, AuditError> {
+        embed(self.target, images, &self.device)
+    }
+
     /// Searches the gallery for `queries`, one image per query and in their order; also gives their embeddings.
     pub fn search(&self, queries: &ImageBatch) -> Result<(Evaluation, Embeddings), AuditError> {
-        let embeddings = embed(self.target, queries, &self.device)?;
+        let embeddings = self.embed(queries)?;
         let found = retrieval::evaluate(&embeddings, &self.gallery_embeddings, &self.relevance, self.metric)?;
         Ok((found, embeddings))
     }
