@@ -11,9 +11,9 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::image::{AugmentConfig, AugmentError, ImageBatch, ImageError};
+use crate::image::{AugmentConfig, ImageBatch, ImageError};
 use crate::layer::Statistics;
-use crate::run::{Progress, Seed};
+use crate::run::{OutOfRange, Progress, Seed};
 
 use network::Network;
 
@@ -61,18 +61,8 @@ impl Default for FitConfig {
 #[derive(Debug, Error)]
 pub enum FitError {
     /// A value is out of range.
-    #[error("`{key}` is {value}; need {accepted}")]
-    Range {
-        /// The key.
-        key: &'static str,
-        /// The value.
-        value: String,
-        /// What is accepted.
-        accepted: &'static str,
-    },
-    /// The same, of the changes to training images.
     #[error(transparent)]
-    Augment(#[from] AugmentError),
+    Range(#[from] OutOfRange),
     /// Labels and images do not pair up, or there is nothing to tell apart.
     #[error(
         "{images} images with {labels} labels of {identities} identities; need a label per image and two identities"
@@ -101,9 +91,7 @@ pub enum FitError {
 impl FitConfig {
     /// The configuration, if every value is in its range.
     pub fn check(self) -> Result<CheckedFit, FitError> {
-        let range = |ok: bool, key, value: String, accepted| {
-            if ok { Ok(()) } else { Err(FitError::Range { key, value, accepted }) }
-        };
+        let range = OutOfRange::unless;
         range((16..=512).contains(&self.size), "size", self.size.to_string(), "16 to 512")?;
         range(
             (1..=6).contains(&self.widths.len()) && self.widths.iter().all(|w| (1..=1024).contains(w)),

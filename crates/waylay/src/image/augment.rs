@@ -2,9 +2,9 @@
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::{ImageBatch, ImageError};
+use crate::run::OutOfRange;
 
 /// Points of the bending grid in each direction.
 const BEND_GRID: usize = 4;
@@ -38,28 +38,14 @@ impl Default for AugmentConfig {
     }
 }
 
-/// A value out of its range.
-#[derive(Clone, Debug, Error, PartialEq)]
-#[error("`{key}` is {value}; need {accepted}")]
-pub struct AugmentError {
-    /// Dotted key, as in the TOML files.
-    pub key: &'static str,
-    /// The value.
-    pub value: String,
-    /// What is accepted.
-    pub accepted: &'static str,
-}
-
 impl AugmentConfig {
     /// Changes nothing.
     pub const NONE: Self =
         Self { flip: false, shift: 0, zoom: 0.0, rotate: 0.0, bend: 0.0, brightness: 0.0, mix: 0.0 };
 
     /// Whether every value is in its range.
-    pub fn check(&self) -> Result<(), AugmentError> {
-        let range = |ok: bool, key, value: String, accepted| {
-            if ok { Ok(()) } else { Err(AugmentError { key, value, accepted }) }
-        };
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let range = OutOfRange::unless;
         range(self.shift <= 64, "augment.shift", self.shift.to_string(), "0 to 64 pixels")?;
         range((0.0..=0.5).contains(&self.zoom), "augment.zoom", self.zoom.to_string(), "0 to 0.5")?;
         range(

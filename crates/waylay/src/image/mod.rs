@@ -7,6 +7,6 @@ pub mod io;
 mod jpeg;
 mod resize;
 
-pub use augment::{AugmentConfig, AugmentError};
+pub use augment::AugmentConfig;
 pub use batch::{ImageBatch, ImageError};
 pub use io::{ImageWriteError, Picture, ReadError, write_png};

@@ -4,6 +4,7 @@ mod atomic;
 mod hash;
 mod output;
 mod progress;
+mod range;
 mod seed;
 
 pub use atomic::{WriteError, write_atomic};
@@ -11,5 +12,6 @@ pub use burn::tensor::Device;
 pub use hash::sha256;
 pub use output::{OutputDir, OutputError};
 pub use progress::{Progress, Silent};
+pub use range::OutOfRange;
 pub use seed::Seed;
 pub use waylay_conv::keep_freed_memory;

@@ -8,7 +8,8 @@ use super::discriminator::DiscriminatorKind;
 use super::generator::GeneratorConfig;
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
-use crate::image::{AugmentConfig, AugmentError};
+use crate::image::AugmentConfig;
+use crate::run::OutOfRange;
 
 /// A configuration as it is written down. Training takes only a [`CheckedConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -134,19 +135,9 @@ impl Default for TrainingConfig {
 /// A value that training cannot use.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum ConfigError {
-    /// A number is out of range.
-    #[error("`{key}` is {value}; need {accepted}")]
-    Range {
-        /// Dotted key, as in the TOML file.
-        key: &'static str,
-        /// The value.
-        value: String,
-        /// What is accepted.
-        accepted: &'static str,
-    },
-    /// The same, of the changes to training images.
+    /// A value is out of range.
     #[error(transparent)]
-    Augment(#[from] AugmentError),
+    Range(#[from] OutOfRange),
     /// Not TOML, or an unknown key.
     #[error("{0}")]
     Parse(String),
@@ -176,9 +167,7 @@ impl UaaGanConfig {
 
     /// The configuration, if every value is in its range.
     pub fn check(self) -> Result<CheckedConfig, ConfigError> {
-        let range = |ok: bool, key, value: String, accepted| {
-            if ok { Ok(()) } else { Err(ConfigError::Range { key, value, accepted }) }
-        };
+        let range = OutOfRange::unless;
         let count = |key, value: usize, low: usize, high: usize, accepted| {
             range((low..=high).contains(&value), key, value.to_string(), accepted)
         };
