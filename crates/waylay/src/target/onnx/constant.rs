@@ -74,10 +74,17 @@ impl Constant {
         Self { dims, values }
     }
 
-    /// Decodes `proto`. External data is looked for in `folder`, and refused without one.
+    /// Decodes `proto`, whose floats must be finite. External data is looked for in `folder`, and refused without one.
     pub fn decode(proto: TensorProto, folder: Option<&Path>) -> Result<Self, OnnxError> {
         let tensor = proto.name.clone().unwrap_or_default();
-        decode(proto, folder).map_err(|reason| OnnxError::Tensor { tensor, reason })
+        let checked = decode(proto, folder).and_then(|c| check_finite(&c).map(|()| c));
+        checked.map_err(|reason| OnnxError::Tensor { tensor, reason })
+    }
+
+    /// As [`Self::decode`], with any floats, and from memory only.
+    pub fn decode_any(proto: TensorProto) -> Result<Self, OnnxError> {
+        let tensor = proto.name.clone().unwrap_or_default();
+        decode(proto, None).map_err(|reason| OnnxError::Tensor { tensor, reason })
     }
 }
 
@@ -138,7 +145,6 @@ fn decode(mut proto: TensorProto, folder: Option<&Path>) -> Result<Constant, Str
     if constant.len() != count {
         return Err(format!("{} values for shape {:?}; need {count}", constant.len(), constant.dims));
     }
-    check_finite(&constant)?;
     Ok(constant)
 }
 
@@ -174,11 +180,11 @@ fn from_raw(code: i32, raw: &[u8], count: usize) -> Result<Values, String> {
         6 => Values::Int(each(raw, |c| i64::from(i32::from_le_bytes(c)))),
         7 => Values::Int(each(raw, i64::from_le_bytes)),
         9 => Values::Bool(raw.iter().map(|&v| v != 0).collect()),
-        10 => Values::Float(each(raw, |c| half_to_float(u16::from_le_bytes(c)))),
+        10 => Values::Float(each(raw, |c| half::f16::from_le_bytes(c).to_f32())),
         11 => Values::Float(each(raw, |c| f64::from_le_bytes(c) as f32)),
         12 => Values::Int(each(raw, |c| i64::from(u32::from_le_bytes(c)))),
         13 => Values::Int(each(raw, |c| u64::from_le_bytes(c).min(i64::MAX as u64) as i64)),
-        _ => Values::Float(each(raw, |c| f32::from_bits(u32::from(u16::from_le_bytes(c)) << 16))),
+        _ => Values::Float(each(raw, |c| half::bf16::from_le_bytes(c).to_f32())),
     })
 }
 
@@ -189,10 +195,10 @@ fn from_fields(code: i32, proto: TensorProto) -> Result<Values, String> {
         2..=6 => Values::Int(ints().map(|&v| i64::from(v)).collect()),
         7 => Values::Int(proto.int64_data),
         9 => Values::Bool(ints().map(|&v| v != 0).collect()),
-        10 => Values::Float(ints().map(|&v| half_to_float(v as u16)).collect()),
+        10 => Values::Float(ints().map(|&v| half::f16::from_bits(v as u16).to_f32()).collect()),
         11 => Values::Float(proto.double_data.iter().map(|&v| v as f32).collect()),
         12 | 13 => Values::Int(proto.uint64_data.iter().map(|&v| v.min(i64::MAX as u64) as i64).collect()),
-        16 => Values::Float(ints().map(|&v| f32::from_bits((v as u32 & 0xffff) << 16)).collect()),
+        16 => Values::Float(ints().map(|&v| half::bf16::from_bits(v as u16).to_f32()).collect()),
         _ => return Err(unknown_type(code)),
     })
 }
@@ -201,19 +207,6 @@ fn unknown_type(code: i32) -> String {
     format!(
         "element type {code}; float, double, float16, bfloat16, bool and integers of 8 to 64 bits are supported"
     )
-}
-
-/// IEEE 754 half precision, subnormals included.
-fn half_to_float(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let exponent = i32::from(bits >> 10 & 0x1f);
-    let fraction = f32::from(bits & 0x3ff);
-    match exponent {
-        0 => sign * fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => sign * f32::INFINITY,
-        31 => f32::NAN,
-        _ => sign * (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
-    }
 }
 
 /// Reads the part of a file beside the model that holds the tensor's bytes. The path must stay in `folder`.
@@ -262,14 +255,6 @@ fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_precision_decodes_ones_subnormals_and_infinity() {
-        assert_eq!(half_to_float(0x3c00), 1.0);
-        assert_eq!(half_to_float(0xc000), -2.0);
-        assert_eq!(half_to_float(0x0001), 5.960_464_5e-8);
-        assert_eq!(half_to_float(0x7c00), f32::INFINITY);
-    }
 
     #[test]
     fn a_path_that_leaves_the_folder_is_refused() {

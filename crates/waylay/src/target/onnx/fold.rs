@@ -24,19 +24,48 @@ pub(super) fn fold(graph: &mut Graph, output: Id, device: &Device) -> Result<(),
     Ok(())
 }
 
-/// Runs `node` on `inputs`; the reason of a failure becomes an error that names the node.
+/// Runs `call`'s node; the reason of a failure becomes an error that names the node. What is known without an image
+/// stays known, and integers that an operator computed as floats become integers again.
 pub(super) fn apply(node: &Node, call: &Call<'_>) -> Result<Vec<Value>, OnnxError> {
     let fail = |reason| OnnxError::Node { node: node.name.clone(), operator: node.operator.clone(), reason };
     let operator = ops::find(&node.operator).ok_or_else(|| fail("the operator is not supported".into()))?;
     let mut values = (operator.run)(call).map_err(fail)?;
     if call.all_known() {
+        let ints = call.constant(0).is_ok_and(|c| c.as_ints().is_some());
         for value in &mut values {
             if let Value::Tensor(tensor) = value {
-                *value = Value::known(tensor.clone().into_constant());
+                let mut constant = tensor.clone().into_constant();
+                if ints && let Values::Float(floats) = &constant.values {
+                    constant.values = Values::Int(floats.iter().map(|&v| v as i64).collect());
+                }
+                *value = Value::known(constant);
             }
         }
     }
     Ok(values)
+}
+
+/// Whether the branches of `If` that `node` stands in are taken; none where a condition is not known.
+pub(super) fn is_live<'v>(node: &Node, find: impl Fn(Id) -> Option<&'v Value>) -> Option<bool> {
+    for &(id, wanted) in &node.guards {
+        match find(id).and_then(Value::as_flag) {
+            Some(found) if found == wanted => {}
+            Some(_) => return Some(false),
+            None => return None,
+        }
+    }
+    Some(true)
+}
+
+/// Where the condition of an `If` is known, the outputs of the branch that is not taken are as good as left out.
+fn forget_dead_branch(node: &mut Node, known: &BTreeMap<Id, Value>) {
+    let condition = node.inputs[0].and_then(|id| known.get(&id)).and_then(Value::as_flag);
+    let half = node.inputs.len() / 2;
+    match condition {
+        Some(true) => node.inputs[1 + half..].fill(None),
+        Some(false) => node.inputs[1..1 + half].fill(None),
+        None => {}
+    }
 }
 
 fn drop_unused(graph: &mut Graph) {
@@ -45,7 +74,7 @@ fn drop_unused(graph: &mut Graph) {
     let mut kept: Vec<Node> = Vec::new();
     for node in std::mem::take(&mut graph.nodes).into_iter().rev() {
         if node.outputs.iter().flatten().any(|&id| needed[id]) {
-            node.inputs.iter().flatten().for_each(|&id| needed[id] = true);
+            node.reads().for_each(|id| needed[id] = true);
             kept.push(node);
         }
     }
@@ -68,7 +97,11 @@ fn remove_identities(graph: &mut Graph) {
         for input in node.inputs.iter_mut().flatten() {
             *input = alias.get(input).copied().unwrap_or(*input);
         }
+        for (guard, _) in &mut node.guards {
+            *guard = alias.get(guard).copied().unwrap_or(*guard);
+        }
         let silent = match node.operator.as_str() {
+            _ if !node.guards.is_empty() => false,
             "Identity" => true,
             "Dropout" => node.inputs.get(2).copied().flatten().is_none(),
             _ => false,
@@ -91,10 +124,17 @@ fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxErro
     let constants = std::mem::take(&mut graph.constants);
     let mut known: BTreeMap<Id, Value> = constants.into_iter().map(|(id, c)| (id, Value::known(c))).collect();
     let mut kept = Vec::with_capacity(graph.nodes.len());
-    for node in std::mem::take(&mut graph.nodes) {
-        if !node.inputs.iter().flatten().all(|id| known.contains_key(id)) {
-            kept.push(node);
-            continue;
+    for mut node in std::mem::take(&mut graph.nodes) {
+        if node.operator == "If" {
+            forget_dead_branch(&mut node, &known);
+        }
+        match is_live(&node, |id| known.get(&id)) {
+            Some(false) => continue,
+            Some(true) if node.inputs.iter().flatten().all(|id| known.contains_key(id)) => {}
+            _ => {
+                kept.push(node);
+                continue;
+            }
         }
         let inputs = node.inputs.iter().map(|i| i.and_then(|id| known.get(&id).cloned())).collect();
         let call = Call { node: &node, opset: graph.opset, inputs, device, batch: 1 };

@@ -13,6 +13,8 @@ use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProt
 
 /// Most nodes a graph may have, functions inlined.
 pub(super) const MAX_NODES: usize = 100_000;
+/// Deepest nesting of branches.
+const MAX_BRANCHES: usize = 8;
 /// Operator sets that are understood.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=99;
 
@@ -43,6 +45,18 @@ pub(super) struct Node {
     /// None where an output is not wanted.
     pub outputs: Vec<Option<Id>>,
     pub attributes: HashMap<String, Attribute>,
+    /// The conditions of the branches of `If` that it stands in: it runs only where all hold.
+    pub guards: Vec<Guard>,
+}
+
+/// A condition by its value's number, and what it must be.
+pub(super) type Guard = (Id, bool);
+
+impl Node {
+    /// Everything that must be known before it can run.
+    pub fn reads(&self) -> impl Iterator<Item = Id> {
+        self.inputs.iter().flatten().copied().chain(self.guards.iter().map(|g| g.0))
+    }
 }
 
 /// A graph whose nodes only use values made before them.
@@ -66,6 +80,17 @@ pub(super) struct Graph {
 impl Graph {
     /// Checks `model`; `file` is its name for people, `folder` where external data may be read from.
     pub fn build(model: ModelProto, file: &str, folder: Option<&Path>) -> Result<Self, OnnxError> {
+        Self::build_with(model, file, folder, &[])
+    }
+
+    /// As [`Self::build`], with the inputs called `bound` taken as constants to come; if any are named, there need be no
+    /// image.
+    pub fn build_with(
+        model: ModelProto,
+        file: &str,
+        folder: Option<&Path>,
+        bound: &[String],
+    ) -> Result<Self, OnnxError> {
         let invalid = |reason: String| OnnxError::Graph { name: file.to_owned(), reason };
         let opset = opset(&model).map_err(invalid)?;
         let mut graph = model.graph.ok_or_else(|| invalid("it holds no graph".into()))?;
@@ -81,7 +106,7 @@ impl Graph {
         }
         let producer = [model.producer_name, model.producer_version].into_iter().flatten();
         let producer = producer.filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
-        Builder { file, folder, ..Builder::default() }.build(graph, opset, producer)
+        Builder { file, folder, ..Builder::default() }.build(graph, opset, producer, bound)
     }
 
     /// Nodes whose operator is not in the list, with the operator.
@@ -121,16 +146,26 @@ struct Builder<'a> {
     names: Vec<String>,
     ids: HashMap<String, Id>,
     constants: BTreeMap<Id, Constant>,
+    /// Bytes of all constants so far.
+    bytes: usize,
+    nodes: Vec<Node>,
+    guards: Vec<Guard>,
 }
 
 impl Builder<'_> {
-    fn build(mut self, graph: GraphProto, opset: i64, producer: String) -> Result<Graph, OnnxError> {
+    fn build(
+        mut self,
+        graph: GraphProto,
+        opset: i64,
+        producer: String,
+        bound: &[String],
+    ) -> Result<Graph, OnnxError> {
         self.constants(graph.initializer)?;
-        let (input, input_dims) = self.input(&graph.input)?;
-        let mut nodes = Vec::with_capacity(graph.node.len());
-        for (index, node) in graph.node.into_iter().enumerate() {
-            nodes.push(self.node(index, node)?);
+        for name in bound {
+            self.define(name)?;
         }
+        let (input, input_dims) = if bound.is_empty() { self.input(&graph.input)? } else { (0, Vec::new()) };
+        self.nodes(graph.node)?;
         let mut outputs = Vec::new();
         for output in &graph.output {
             let name = output.name.as_deref().unwrap_or_default();
@@ -147,7 +182,7 @@ impl Builder<'_> {
             producer,
             opset,
             names: self.names,
-            nodes,
+            nodes: self.nodes,
             constants: self.constants,
             input,
             input_dims,
@@ -170,12 +205,11 @@ impl Builder<'_> {
     }
 
     fn constants(&mut self, tensors: Vec<TensorProto>) -> Result<(), OnnxError> {
-        let mut bytes = 0;
         for tensor in tensors {
             let id = self.define(tensor.name.as_deref().unwrap_or_default())?;
             let constant = Constant::decode(tensor, self.folder)?;
-            bytes += constant.len() * if matches!(constant.values, Values::Int(_)) { 8 } else { 4 };
-            if bytes > MAX_CONSTANT_BYTES {
+            self.bytes += constant.len() * if matches!(constant.values, Values::Int(_)) { 8 } else { 4 };
+            if self.bytes > MAX_CONSTANT_BYTES {
                 return Err(self.invalid(format!("its constants exceed {MAX_CONSTANT_BYTES} bytes")));
             }
             self.constants.insert(id, constant);
@@ -219,6 +253,73 @@ impl Builder<'_> {
         Ok((self.define(&name)?, shape))
     }
 
+    fn nodes(&mut self, nodes: Vec<NodeProto>) -> Result<(), OnnxError> {
+        for node in nodes {
+            if self.nodes.len() > MAX_NODES {
+                return Err(self.invalid(format!("more than {MAX_NODES} nodes, branches included")));
+            }
+            match node.op_type.as_deref() {
+                Some("If") if matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) => {
+                    self.branches(node)?
+                }
+                _ => {
+                    let node = self.node(self.nodes.len(), node)?;
+                    self.nodes.push(node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An `If` becomes the nodes of both branches, each guarded by the condition, and a node that takes the outputs of
+    /// the branch that ran: inputs condition, then-outputs, else-outputs.
+    fn branches(&mut self, mut node: NodeProto) -> Result<(), OnnxError> {
+        let name = node.name.clone().unwrap_or_default();
+        let fail = |reason: &str| OnnxError::Node {
+            node: name.clone(),
+            operator: "If".into(),
+            reason: reason.into(),
+        };
+        let condition = node.input.first().and_then(|name| self.ids.get(name)).copied();
+        let condition = condition.ok_or_else(|| fail("its condition is not made by anything before it"))?;
+        if self.guards.len() >= MAX_BRANCHES {
+            return Err(fail("nested too deeply"));
+        }
+        let mut results = Vec::new();
+        for (key, value) in [("then_branch", true), ("else_branch", false)] {
+            let found =
+                node.attribute.iter_mut().find(|a| a.name.as_deref() == Some(key)).and_then(|a| a.g.take());
+            let branch = found.ok_or_else(|| fail("it has no two branches"))?;
+            if branch.output.len() != node.output.len() {
+                return Err(fail("its branches and itself differ in the number of outputs"));
+            }
+            // Names made inside a branch are its own.
+            let outer = self.ids.clone();
+            self.constants(branch.initializer)?;
+            self.guards.push((condition, value));
+            self.nodes(branch.node)?;
+            self.guards.pop();
+            for output in &branch.output {
+                let id = output.name.as_ref().and_then(|name| self.ids.get(name)).copied();
+                results.push(Some(id.ok_or_else(|| fail("a branch does not make its output"))?));
+            }
+            self.ids = outer;
+        }
+        let mut outputs = Vec::new();
+        for output in &node.output {
+            outputs.push(if output.is_empty() { None } else { Some(self.define(output)?) });
+        }
+        self.nodes.push(Node {
+            name,
+            operator: "If".into(),
+            inputs: [vec![Some(condition)], results].concat(),
+            outputs,
+            attributes: HashMap::new(),
+            guards: self.guards.clone(),
+        });
+        Ok(())
+    }
+
     fn node(&mut self, index: usize, proto: NodeProto) -> Result<Node, OnnxError> {
         let kind = proto.op_type.unwrap_or_default();
         let operator = match proto.domain.as_deref().unwrap_or_default() {
@@ -259,7 +360,7 @@ impl Builder<'_> {
         if outputs.iter().flatten().next().is_none() {
             return Err(fail("it has no output".into()));
         }
-        Ok(Node { name, operator, inputs, outputs, attributes })
+        Ok(Node { name, operator, inputs, outputs, attributes, guards: self.guards.clone() })
     }
 
     fn attribute(&self, proto: AttributeProto) -> Result<Attribute, OnnxError> {

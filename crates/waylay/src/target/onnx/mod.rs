@@ -5,6 +5,7 @@
 //!         decode   check   once    run       sizes   pixels to embeddings
 //! ```
 
+mod conformance;
 mod constant;
 mod error;
 mod fold;
@@ -31,6 +32,7 @@ use super::{Embeddings, Features, Tap, Target};
 use crate::image::ImageBatch;
 use crate::run::sha256;
 
+pub use conformance::{NodeTest, node_test};
 pub use error::OnnxError;
 pub use inspect::{Inspection, OperatorCount, Port, inspect, inspect_bytes};
 pub use verify::{Difference, Verification, verify};

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::OnnxError;
 use super::constant::{Constant, Values};
-use super::fold::{apply, fold};
+use super::fold::{apply, fold, is_live};
 use super::graph::{Graph, Id, Node};
 use super::ops::{self, Call};
 use super::value::{Ranked, Value};
@@ -160,7 +160,8 @@ impl Network {
             self.note(at, values, inputs, shape[0], &mut known, trace)
         })?;
         let steps = self.steps(|id| known.contains_key(&id));
-        let used = |id: &Id| steps.iter().any(|(at, _)| self.graph.nodes[*at].inputs.contains(&Some(*id)));
+        let used =
+            |id: &Id| steps.iter().any(|(at, _)| self.graph.nodes[*at].reads().any(|read| read == *id));
         known.retain(|id, _| used(id));
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
@@ -196,6 +197,17 @@ impl Network {
             let node = &self.graph.nodes[*at];
             let find =
                 |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
+            match is_live(node, find) {
+                Some(true) => {}
+                Some(false) => continue,
+                None => {
+                    return Err(OnnxError::Node {
+                        node: node.name.clone(),
+                        operator: node.operator.clone(),
+                        reason: "whether it runs depends on the image; conditions must be known".into(),
+                    });
+                }
+            }
             let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(|id| find(id).cloned())).collect();
             let shapes: Vec<_> = inputs.iter().map(|v| v.as_ref().map_or(Vec::new(), Value::dims)).collect();
             for id in frees {
@@ -236,7 +248,7 @@ impl Network {
                 continue;
             }
             let mut frees = Vec::new();
-            for &id in node.inputs.iter().flatten() {
+            for id in node.reads() {
                 if !seen[id] {
                     frees.push(id);
                 }

@@ -6,9 +6,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::constant::{Constant, Values, volume};
 
-/// A float tensor of rank 1 to 6 on a device.
+/// The largest integer up to which `f32` holds all.
+const MAX_EXACT: u64 = 1 << 24;
+
+/// A float tensor of rank 0 to 6 on a device.
 #[derive(Clone, Debug)]
 pub(super) enum Ranked {
+    /// A scalar, kept as a vector of one element.
+    R0(Tensor<1>),
     R1(Tensor<1>),
     R2(Tensor<2>),
     R3(Tensor<3>),
@@ -21,6 +26,7 @@ pub(super) enum Ranked {
 macro_rules! map_rank {
     ($value:expr, $t:ident => $e:expr) => {
         match $value {
+            $crate::target::onnx::value::Ranked::R0($t) => $crate::target::onnx::value::Ranked::R0($e),
             $crate::target::onnx::value::Ranked::R1($t) => $crate::target::onnx::value::Ranked::R1($e),
             $crate::target::onnx::value::Ranked::R2($t) => $crate::target::onnx::value::Ranked::R2($e),
             $crate::target::onnx::value::Ranked::R3($t) => $crate::target::onnx::value::Ranked::R3($e),
@@ -36,6 +42,7 @@ macro_rules! zip_rank {
     ($a:expr, $b:expr, ($x:ident, $y:ident) => $e:expr) => {{
         use $crate::target::onnx::value::Ranked;
         match ($a, $b) {
+            (Ranked::R0($x), Ranked::R0($y)) => Ok(Ranked::R0($e)),
             (Ranked::R1($x), Ranked::R1($y)) => Ok(Ranked::R1($e)),
             (Ranked::R2($x), Ranked::R2($y)) => Ok(Ranked::R2($e)),
             (Ranked::R3($x), Ranked::R3($y)) => Ok(Ranked::R3($e)),
@@ -51,6 +58,7 @@ macro_rules! zip_rank {
 macro_rules! of_rank {
     ($value:expr, $t:ident => $e:expr) => {
         match $value {
+            $crate::target::onnx::value::Ranked::R0($t) => $e,
             $crate::target::onnx::value::Ranked::R1($t) => $e,
             $crate::target::onnx::value::Ranked::R2($t) => $e,
             $crate::target::onnx::value::Ranked::R3($t) => $e,
@@ -64,7 +72,7 @@ macro_rules! of_rank {
 pub(super) use {map_rank, zip_rank};
 
 impl Ranked {
-    /// A tensor on `device`; an error where the rank is not 1 to 6 or a dimension is 0.
+    /// A tensor on `device`; an error where the rank is above 6 or a dimension is 0.
     pub fn new(dims: &[usize], values: Vec<f32>, device: &Device) -> Result<Self, String> {
         let data = TensorData::new(values, [volume(dims).ok_or("too many elements")?]);
         if dims.contains(&0) {
@@ -74,14 +82,17 @@ impl Ranked {
     }
 
     pub fn dims(&self) -> Vec<usize> {
-        of_rank!(self, t => t.dims().to_vec())
+        match self {
+            Self::R0(_) => Vec::new(),
+            other => of_rank!(other, t => t.dims().to_vec()),
+        }
     }
 
     pub fn rank(&self) -> usize {
         self.dims().len()
     }
 
-    /// The same elements in another shape; an error where the count differs or the rank is not 1 to 6.
+    /// The same elements in another shape; an error where the count differs or the rank is above 6.
     pub fn reshape(self, dims: &[usize]) -> Result<Self, String> {
         let found = self.dims();
         if found == dims {
@@ -91,13 +102,14 @@ impl Ranked {
             return Err(format!("shape {found:?} cannot become {dims:?}: the number of elements differs"));
         }
         of_rank!(self, t => match *dims {
+            [] => Ok(Self::R0(t.reshape([1]))),
             [a] => Ok(Self::R1(t.reshape([a]))),
             [a, b] => Ok(Self::R2(t.reshape([a, b]))),
             [a, b, c] => Ok(Self::R3(t.reshape([a, b, c]))),
             [a, b, c, d] => Ok(Self::R4(t.reshape([a, b, c, d]))),
             [a, b, c, d, e] => Ok(Self::R5(t.reshape([a, b, c, d, e]))),
             [a, b, c, d, e, f] => Ok(Self::R6(t.reshape([a, b, c, d, e, f]))),
-            _ => Err(format!("shape {dims:?} has rank {}; 1 to 6 are supported", dims.len())),
+            _ => Err(format!("shape {dims:?} has rank {}; 0 to 6 are supported", dims.len())),
         })
     }
 
@@ -125,6 +137,19 @@ impl Ranked {
         }))
     }
 
+    /// With zeros around it: before and after, for each dimension.
+    pub fn padded(self, pairs: &[(usize, usize)]) -> Result<Self, String> {
+        if pairs.len() != self.rank() {
+            return Err(format!("{} pairs of padding for rank {}", pairs.len(), self.rank()));
+        }
+        Ok(if pairs.iter().all(|p| *p == (0, 0)) { self } else { map_rank!(self, t => t.pad(pairs, 0.0)) })
+    }
+
+    /// `length` slices from `start` on along `axis`, which must exist.
+    pub fn narrow(self, axis: usize, start: usize, length: usize) -> Self {
+        map_rank!(self, t => t.narrow(axis, start, length))
+    }
+
     /// Associated with the same device, and the same record of gradients, as `device`.
     pub fn lift(self, device: &Device) -> Self {
         match device.gradient_checkpointing_strategy() {
@@ -133,6 +158,11 @@ impl Ranked {
             }
             None => self,
         }
+    }
+
+    /// The one dimension that is left of it.
+    pub fn flat(self) -> Tensor<1> {
+        of_rank!(self, t => t.flatten(0, -1))
     }
 
     /// Copied to the host.
@@ -165,6 +195,17 @@ impl Value {
         Self::Known(Arc::new(Known { constant, tensor: OnceLock::new() }))
     }
 
+    /// The one boolean, if that is what is known.
+    pub fn as_flag(&self) -> Option<bool> {
+        match self {
+            Self::Known(known) => match &known.constant.values {
+                Values::Bool(flags) if flags.len() == 1 => Some(flags[0]),
+                _ => None,
+            },
+            Self::Tensor(_) => None,
+        }
+    }
+
     pub fn dims(&self) -> Vec<usize> {
         match self {
             Self::Known(known) => known.constant.dims.clone(),
@@ -172,7 +213,7 @@ impl Value {
         }
     }
 
-    /// As a tensor that can meet tensors of `device`. A scalar becomes a vector of one element.
+    /// As a tensor that can meet tensors of `device`. Integers are taken where `f32` holds them exactly.
     pub fn to_tensor(&self, device: &Device) -> Result<Ranked, String> {
         match self {
             Self::Tensor(tensor) => Ok(tensor.clone().lift(device)),
@@ -180,10 +221,15 @@ impl Value {
                 if let Some(tensor) = known.tensor.get() {
                     return Ok(tensor.clone().lift(device));
                 }
-                let dims = if known.constant.dims.is_empty() { &[1][..] } else { &known.constant.dims };
-                let floats =
-                    known.constant.as_floats().ok_or("integers or booleans where floats are needed")?;
-                let tensor = Ranked::new(dims, floats.to_vec(), &device.clone().inner())?;
+                let floats = match &known.constant.values {
+                    Values::Float(floats) => floats.clone(),
+                    Values::Int(ints) if ints.iter().all(|v| v.unsigned_abs() <= MAX_EXACT) => {
+                        ints.iter().map(|&v| v as f32).collect()
+                    }
+                    Values::Int(_) => return Err(format!("integers beyond {MAX_EXACT}")),
+                    Values::Bool(_) => return Err("booleans where numbers are needed".into()),
+                };
+                let tensor = Ranked::new(&known.constant.dims, floats, &device.clone().inner())?;
                 Ok(known.tensor.get_or_init(|| tensor).clone().lift(device))
             }
         }

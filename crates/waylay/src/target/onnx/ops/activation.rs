@@ -1,6 +1,6 @@
 //! Functions of one number, and softmax.
 
-use burn::tensor::activation;
+use burn::tensor::{Tensor, activation};
 
 use super::call::{self, Call};
 use super::{Operator, Outcome, one, op};
@@ -14,8 +14,8 @@ pub(super) const LIST: &[Operator] = &[
         one(map_rank!(call.tensor(0)?, t => activation::leaky_relu(t, slope)))
     }),
     op("Elu", 1..=1, |call| {
-        let alpha = f64::from(call.float("alpha")?.unwrap_or(1.0));
-        one(map_rank!(call.tensor(0)?, t => activation::elu(t, alpha)))
+        let alpha = call.float("alpha")?.unwrap_or(1.0);
+        one(map_rank!(call.tensor(0)?, t => elu(t, alpha)))
     }),
     op("Clip", 1..=3, clip),
     op("Sigmoid", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::sigmoid(t)))),
@@ -33,8 +33,44 @@ pub(super) const LIST: &[Operator] = &[
         "tanh" => one(map_rank!(call.tensor(0)?, t => activation::gelu_approximate(t))),
         other => Err(format!("approximate `{other}`; known are none and tanh")),
     }),
-    op("Softmax", 1..=1, softmax),
+    op("Softmax", 1..=1, |call| softmax(call, |x, axis| map_rank!(x, t => activation::softmax(t, axis)))),
+    op("LogSoftmax", 1..=1, |call| {
+        softmax(call, |x, axis| map_rank!(x, t => activation::log_softmax(t, axis)))
+    }),
+    op("Selu", 1..=1, |call| {
+        let alpha = call.float("alpha")?.unwrap_or(1.673_263_2);
+        let gamma = call.float("gamma")?.unwrap_or(1.050_701);
+        one(map_rank!(call.tensor(0)?, t => elu(t, alpha) * gamma))
+    }),
+    op("Celu", 1..=1, |call| {
+        let alpha = call.float("alpha")?.unwrap_or(1.0);
+        if alpha == 0.0 {
+            return Err("alpha of 0".into());
+        }
+        one(map_rank!(call.tensor(0)?, t => elu(t / alpha, 1.0) * alpha))
+    }),
+    op("Softplus", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::softplus(t, 1.0)))),
+    op("Softsign", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => t.clone() / (t.abs() + 1.0)))),
+    op("Mish", 1..=1, |call| {
+        one(map_rank!(call.tensor(0)?, t => t.clone() * activation::softplus(t, 1.0).tanh()))
+    }),
+    op("Swish", 1..=1, |call| {
+        let alpha = call.float("alpha")?.unwrap_or(1.0);
+        one(map_rank!(call.tensor(0)?, t => t.clone() * activation::sigmoid(t * alpha)))
+    }),
+    op("ThresholdedRelu", 1..=1, |call| {
+        let alpha = call.float("alpha")?.unwrap_or(1.0);
+        one(map_rank!(call.tensor(0)?, t => {
+            let below = t.clone().lower_equal_elem(alpha);
+            t.mask_fill(below, 0.0)
+        }))
+    }),
 ];
+
+/// The exponential of what is not positive only: that of a large number would be infinite, and its gradient NaN.
+fn elu<const D: usize>(x: Tensor<D>, alpha: f32) -> Tensor<D> {
+    activation::relu(x.clone()) + (x.clamp_max(0.0).exp() - 1.0) * alpha
+}
 
 /// x where positive, else slope times x; the slope is one number, or one per channel, or of any shape that fits.
 fn prelu(call: &Call<'_>) -> Outcome {
@@ -70,7 +106,8 @@ fn clip(call: &Call<'_>) -> Outcome {
     let high = high.filter(|v| *v < f32::MAX);
     let x = call.tensor(0)?;
     one(match (low, high) {
-        (Some(low), Some(high)) if low > high => return Err(format!("bounds from {low} to {high}")),
+        // Whatever is asked for last holds.
+        (Some(low), Some(high)) if low > high => map_rank!(x, t => t.zeros_like() + high),
         (Some(low), Some(high)) => map_rank!(x, t => t.clamp(low, high)),
         (Some(low), None) => map_rank!(x, t => t.clamp_min(low)),
         (None, Some(high)) => map_rank!(x, t => t.clamp_max(high)),
@@ -79,14 +116,14 @@ fn clip(call: &Call<'_>) -> Outcome {
 }
 
 /// Over one axis from operator set 13 on; over all axes from `axis` on before that.
-fn softmax(call: &Call<'_>) -> Outcome {
+fn softmax(call: &Call<'_>, along: fn(Ranked, usize) -> Ranked) -> Outcome {
     let x = call.tensor(0)?;
     let dims = x.dims();
     if call.opset >= 13 {
         let axis = call::axis(call.int("axis", -1)?, dims.len())?;
-        return one(map_rank!(x, t => activation::softmax(t, axis)));
+        return one(along(x, axis));
     }
     let axis = call::axis(call.int("axis", 1)?, dims.len())?;
     let flat = x.reshape(&[dims[..axis].iter().product(), dims[axis..].iter().product()])?;
-    one(map_rank!(flat, t => activation::softmax(t, -1)).reshape(&dims)?)
+    one(along(flat, 1).reshape(&dims)?)
 }

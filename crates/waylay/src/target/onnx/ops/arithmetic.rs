@@ -3,7 +3,7 @@
 use super::call::{Call, broadcast};
 use super::{Operator, Outcome, one, op};
 use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
-use crate::target::onnx::value::{Ranked, map_rank, zip_rank};
+use crate::target::onnx::value::{Ranked, Value, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
     op("Add", 2..=2, |call| {
@@ -25,6 +25,16 @@ pub(super) const LIST: &[Operator] = &[
     op("Max", 1..=64, |call| {
         extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))
     }),
+    op("Sum", 1..=64, |call| total(call)),
+    op("Mean", 1..=64, |call| {
+        let count = call.inputs.len() as f32;
+        let sum = match total(call)?.pop() {
+            Some(Value::Tensor(sum)) => sum,
+            Some(known) => known.to_tensor(call.device)?,
+            None => return Err("a mean of nothing".into()),
+        };
+        one(map_rank!(sum, t => t / count))
+    }),
     op("Pow", 2..=2, power),
     op("Sqrt", 1..=1, |call| unary(call, f32::sqrt, |t| map_rank!(t, t => t.sqrt()))),
     op("Reciprocal", 1..=1, |call| unary(call, f32::recip, |t| map_rank!(t, t => t.recip()))),
@@ -32,6 +42,13 @@ pub(super) const LIST: &[Operator] = &[
     op("Log", 1..=1, |call| unary(call, f32::ln, |t| map_rank!(t, t => t.log()))),
     op("Floor", 1..=1, |call| unary(call, f32::floor, |t| map_rank!(t, t => t.floor()))),
     op("Ceil", 1..=1, |call| unary(call, f32::ceil, |t| map_rank!(t, t => t.ceil()))),
+    op("Round", 1..=1, |call| unary(call, f32::round_ties_even, |t| map_rank!(t, t => t.round()))),
+    op("Sin", 1..=1, |call| unary(call, f32::sin, |t| map_rank!(t, t => t.sin()))),
+    op("Cos", 1..=1, |call| unary(call, f32::cos, |t| map_rank!(t, t => t.cos()))),
+    op("Sign", 1..=1, |call| {
+        let sign = |v: f32| if v == 0.0 { 0.0 } else { v.signum() };
+        signed(call, sign, |v| Some(v.signum()), |t| map_rank!(t, t => t.sign()))
+    }),
     op("Neg", 1..=1, |call| signed(call, |v| -v, i64::checked_neg, |t| map_rank!(t, t => t.neg()))),
     op("Abs", 1..=1, |call| signed(call, f32::abs, i64::checked_abs, |t| map_rank!(t, t => t.abs()))),
 ];
@@ -91,6 +108,19 @@ fn known(
     Ok(Constant { dims, values })
 }
 
+/// The sum of any number of inputs.
+fn total(call: &Call<'_>) -> Outcome {
+    let mut sum = call.value(0)?.clone();
+    for index in 1..call.inputs.len() {
+        let inputs = vec![Some(sum), Some(call.value(index)?.clone())];
+        let pair =
+            Call { node: call.node, opset: call.opset, inputs, device: call.device, batch: call.batch };
+        let added = binary(&pair, |a, b| a + b, i64::checked_add, |a, b| zip_rank!(a, b, (x, y) => x + y))?;
+        sum = added.into_iter().next().ok_or("a sum of nothing")?;
+    }
+    Ok(vec![sum])
+}
+
 /// The sign is the divisor's for integers, and the dividend's where `fmod` is set.
 fn remainder(call: &Call<'_>) -> Outcome {
     let (a, b) = (call.constant(0)?, call.constant(1)?);
@@ -99,7 +129,11 @@ fn remainder(call: &Call<'_>) -> Outcome {
     }
     let floor =
         |x: i64, y: i64| x.checked_rem(y).map(|r| if r != 0 && (r < 0) != (y < 0) { r + y } else { r });
-    one(known(call, a, b, |x, y| x - y * (x / y).floor(), floor)?)
+    let float = |x: f32, y: f32| match x % y {
+        r if r != 0.0 && (r < 0.0) != (y < 0.0) => r + y,
+        r => r,
+    };
+    one(known(call, a, b, float, floor)?)
 }
 
 /// The least or greatest of any number of inputs.
@@ -141,8 +175,25 @@ fn extreme(
 /// A constant exponent of 0.5, 1 or 2 is computed without logarithms: exact, and right for negative numbers.
 fn power(call: &Call<'_>) -> Outcome {
     if call.all_known() {
+        let (base, exponent) = (call.constant(0)?, call.constant(1)?);
+        if let (Values::Int(x), Values::Float(y)) = (&base.values, &exponent.values) {
+            call.affordable_known(broadcast(&base.dims, &exponent.dims)?)?;
+            let (dims, offsets) = pairs(base, exponent)?;
+            let results = offsets.iter().map(|&(i, j)| (x[i] as f64).powf(f64::from(y[j])) as i64);
+            return one(Constant { dims, values: Values::Int(results.collect()) });
+        }
+        if let (Values::Float(_), Values::Int(y)) = (&base.values, &exponent.values) {
+            let y = Constant {
+                dims: exponent.dims.clone(),
+                values: Values::Float(y.iter().map(|&y| y as f32).collect()),
+            };
+            return one(known(call, base, &y, f32::powf, |_, _| None)?);
+        }
         let pow = |x: i64, y: i64| u32::try_from(y).ok().and_then(|y| x.checked_pow(y));
         return one(known(call, call.constant(0)?, call.constant(1)?, f32::powf, pow)?);
+    }
+    if call.constant(0).is_ok_and(|base| base.as_ints().is_some()) {
+        return Err("powers of integers need a known exponent".into());
     }
     let exponent = match call.constant(1).map(|c| &c.values) {
         Ok(Values::Float(v)) if v.len() == 1 => Some(v[0]),

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::target::onnx::constant::{Constant, volume};
+use crate::target::onnx::constant::{Constant, Values, volume};
 use crate::target::onnx::graph::{Attribute, Node};
 use crate::target::onnx::value::{Ranked, Value};
 
@@ -74,14 +74,15 @@ impl Call<'_> {
         self.constant(index)?.as_ints().ok_or_else(|| format!("input {index} does not hold integers"))
     }
 
-    /// The one float of input `index`; none where the input is left out.
+    /// The one number of input `index`; none where the input is left out.
     pub fn scalar(&self, index: usize) -> Result<Option<f32>, String> {
         if !self.has(index) {
             return Ok(None);
         }
-        match self.constant(index)?.as_floats() {
-            Some([value]) => Ok(Some(*value)),
-            _ => Err(format!("input {index} is not one float")),
+        match &self.constant(index)?.values {
+            Values::Float(v) if v.len() == 1 => Ok(Some(v[0])),
+            Values::Int(v) if v.len() == 1 => Ok(Some(v[0] as f32)),
+            _ => Err(format!("input {index} is not one number")),
         }
     }
 

@@ -27,7 +27,9 @@ fn concat(call: &Call<'_>) -> Outcome {
     if call.all_known() {
         return known(call, axis, dims);
     }
-    let parts = (0..call.inputs.len()).map(|i| call.tensor(i)).collect::<Result<Vec<_>, _>>()?;
+    // Parts of nothing add nothing.
+    let some = (0..call.inputs.len()).filter(|&i| shapes[i][axis] > 0);
+    let parts = some.map(|i| call.tensor(i)).collect::<Result<Vec<_>, _>>()?;
     macro_rules! join {
         ($($rank:ident $d:literal),*) => {
             match dims.len() {
@@ -83,13 +85,18 @@ fn split(call: &Call<'_>) -> Outcome {
         }
     };
     let total = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
-    if lengths.len() != count || total != Some(dims[axis]) || lengths.contains(&0) {
+    if lengths.len() != count || total != Some(dims[axis]) {
         return Err(format!("parts {lengths:?} of an axis of {}, for {count} outputs", dims[axis]));
     }
     let mut start = 0;
     let mut parts = Vec::new();
     for length in lengths {
         parts.push(match value {
+            Value::Tensor(_) if length == 0 => {
+                let mut dims = dims.clone();
+                dims[axis] = 0;
+                Constant { dims, values: Values::Float(Vec::new()) }.into()
+            }
             Value::Tensor(t) => map_rank!(t.clone(), t => t.narrow(axis, start, length)).into(),
             Value::Known(known) => {
                 let indices: Vec<usize> = (start..start + length).collect();

@@ -3,7 +3,7 @@
 use super::call::{self, Call, broadcast};
 use super::{Operator, Outcome, one, op};
 use crate::target::onnx::constant::{Constant, for_each_index, strides, volume};
-use crate::target::onnx::value::{Value, map_rank};
+use crate::target::onnx::value::{Ranked, Value, map_rank};
 
 pub(super) const LIST: &[Operator] = &[
     op("Identity", 1..=1, |call| Ok(vec![call.value(0)?.clone()])),
@@ -14,6 +14,9 @@ pub(super) const LIST: &[Operator] = &[
     op("Unsqueeze", 1..=2, unsqueeze),
     op("Transpose", 1..=1, transpose),
     op("Expand", 2..=2, expand),
+    op("Tile", 2..=2, tile),
+    op("DepthToSpace", 1..=1, depth_to_space),
+    op("SpaceToDepth", 1..=1, space_to_depth),
 ];
 
 /// Gives `value` the shape `dims`.
@@ -33,15 +36,17 @@ pub(super) fn with_shape(value: &Value, dims: Vec<usize>) -> Outcome {
     }
 }
 
-/// Nothing happens outside training.
+/// Nothing happens outside training, nor where nothing is to be dropped; the mask is true then.
 fn dropout(call: &Call<'_>) -> Outcome {
-    if call.node.outputs.iter().skip(1).any(Option::is_some) {
-        return Err("the mask of what is dropped is not supported".into());
+    let training = call.has(2) && call.value(2)?.as_flag() != Some(false);
+    let ratio = if call.has(1) { call.scalar(1)? } else { call.float("ratio")? };
+    if training && ratio != Some(0.0) {
+        return Err("training mode drops at random, which is not supported".into());
     }
-    if call.has(2) && call.constant(2)?.values != super::super::constant::Values::Bool(vec![false]) {
-        return Err("training mode is not supported".into());
-    }
-    Ok(vec![call.value(0)?.clone()])
+    let value = call.value(0)?.clone();
+    let mask = call.node.outputs.get(1).copied().flatten();
+    let mask = mask.map(|_| call.affordable_known(value.dims()).map(|dims| Constant::full(&dims).into()));
+    Ok([Ok(value)].into_iter().chain(mask).collect::<Result<_, String>>()?)
 }
 
 /// 0 keeps a dimension (unless `allowzero`), one −1 takes what is left.
@@ -94,9 +99,6 @@ fn squeeze(call: &Call<'_>) -> Outcome {
         }
         dims.remove(axis);
     }
-    if dims.is_empty() && matches!(value, Value::Tensor(_)) {
-        dims.push(1);
-    }
     with_shape(value, dims)
 }
 
@@ -127,6 +129,7 @@ fn transpose(call: &Call<'_>) -> Outcome {
         }
     };
     match value {
+        Value::Tensor(t) if t.rank() < 2 => one(t.clone()),
         Value::Tensor(t) => one(map_rank!(t.clone(), t => {
             let mut axes = t.dims();
             axes.copy_from_slice(&order);
@@ -156,4 +159,68 @@ fn expand(call: &Call<'_>) -> Outcome {
             one(known.constant.take(dims, &offsets.into_iter().map(|(i, _)| i).collect::<Vec<_>>()))
         }
     }
+}
+
+/// Each dimension repeated as often as the second input says.
+fn tile(call: &Call<'_>) -> Outcome {
+    let value = call.value(0)?;
+    let dims = value.dims();
+    let repeats = call.ints(1)?.iter().map(|&n| usize::try_from(n).map_err(|_| format!("{n} repeats")));
+    let repeats = repeats.collect::<Result<Vec<_>, _>>()?;
+    if repeats.len() != dims.len() {
+        return Err(format!("{} repeats for a tensor of rank {}", repeats.len(), dims.len()));
+    }
+    let new: Option<Vec<_>> = dims.iter().zip(&repeats).map(|(d, n)| d.checked_mul(*n)).collect();
+    let new = call.affordable(new.ok_or("a shape that overflows")?)?;
+    match value {
+        Value::Tensor(_) if new.contains(&0) => Err(format!("shape {new:?} holds nothing")),
+        Value::Tensor(t) => one(map_rank!(t.clone(), t => t.repeat(&repeats))),
+        Value::Known(known) => {
+            let steps = strides(&dims);
+            let mut offsets = Vec::new();
+            for_each_index(&call.affordable_known(new.clone())?, |index| {
+                offsets.push(index.iter().zip(&dims).zip(&steps).map(|((i, d), s)| i % d * s).sum())
+            });
+            one(known.constant.take(new, &offsets))
+        }
+    }
+}
+
+fn block(call: &Call<'_>) -> Result<usize, String> {
+    let size = call.int("blocksize", 0)?;
+    usize::try_from(size)
+        .ok()
+        .filter(|b| (1..=256).contains(b))
+        .ok_or_else(|| format!("blocksize {size}; need 1 to 256"))
+}
+
+/// Channels become pixels: PyTorch's pixel shuffle is mode `CRD`.
+fn depth_to_space(call: &Call<'_>) -> Outcome {
+    let x = call.image(0)?;
+    let ([n, c, h, w], b) = (x.dims(), block(call)?);
+    if c % (b * b) != 0 {
+        return Err(format!("{c} channels in blocks of {b} x {b}"));
+    }
+    let d = c / (b * b);
+    let y = match call.text("mode", "DCR")? {
+        "DCR" => x.reshape([n, b, b, d, h, w]).permute([0, 3, 4, 1, 5, 2]),
+        "CRD" => x.reshape([n, d, b, b, h, w]).permute([0, 1, 4, 2, 5, 3]),
+        other => return Err(format!("mode `{other}`; known are DCR and CRD")),
+    };
+    one(Ranked::R4(y.reshape([n, d, h * b, w * b])))
+}
+
+fn space_to_depth(call: &Call<'_>) -> Outcome {
+    let x = call.image(0)?;
+    let ([n, c, h, w], b) = (x.dims(), block(call)?);
+    if h % b != 0 || w % b != 0 {
+        return Err(format!("{h} x {w} pixels in blocks of {b} x {b}"));
+    }
+    let y = x.reshape([n, c, h / b, b, w / b, b]);
+    let y = match call.text("mode", "DCR")? {
+        "DCR" => y.permute([0, 3, 5, 1, 2, 4]),
+        "CRD" => y.permute([0, 1, 3, 5, 2, 4]),
+        other => return Err(format!("mode `{other}`; known are DCR and CRD")),
+    };
+    one(Ranked::R4(y.reshape([n, c * b * b, h / b, w / b])))
 }

@@ -16,7 +16,9 @@ pub(super) const LIST: &[Operator] = &[
     op("GreaterOrEqual", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_ge()))),
     op("And", 2..=2, |call| both(call, |a, b| a && b)),
     op("Or", 2..=2, |call| both(call, |a, b| a || b)),
+    op("Xor", 2..=2, |call| both(call, |a, b| a != b)),
     op("Not", 1..=1, not),
+    op("If", 1..=128, branch),
     op("Where", 3..=3, choose),
 ];
 
@@ -86,4 +88,11 @@ fn choose(call: &Call<'_>) -> Outcome {
         let shape = x.dims();
         y.mask_where(mask.reshape(shape), x)
     })?)
+}
+
+/// The outputs of the branch that ran: inputs are the condition, the then-outputs and the else-outputs.
+fn branch(call: &Call<'_>) -> Outcome {
+    let taken = call.value(0)?.as_flag().ok_or("a condition that is not one known boolean")?;
+    let half = call.inputs.len() / 2;
+    (0..half).map(|i| call.value(1 + i + if taken { 0 } else { half }).cloned()).collect()
 }

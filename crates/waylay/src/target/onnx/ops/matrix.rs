@@ -66,9 +66,6 @@ fn matmul(call: &Call<'_>) -> Outcome {
     if column {
         dims.pop();
     }
-    if dims.is_empty() {
-        dims.push(1);
-    }
     one(y.reshape(&dims)?)
 }
 

@@ -3,8 +3,10 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod call;
 mod conv;
+mod einsum;
 mod join;
 mod layout;
 mod logic;
@@ -12,7 +14,10 @@ mod matrix;
 mod normalization;
 mod pad;
 mod pool;
+mod quantize;
 mod reduce;
+mod resize;
+mod scatter;
 mod shape;
 mod slice;
 mod window;
@@ -34,10 +39,12 @@ pub(super) struct Operator {
 }
 
 /// All operators.
-const FAMILIES: [&[Operator]; 13] = [
+const FAMILIES: [&[Operator]; 18] = [
     activation::LIST,
     arithmetic::LIST,
+    attention::LIST,
     conv::LIST,
+    einsum::LIST,
     join::LIST,
     layout::LIST,
     logic::LIST,
@@ -45,7 +52,10 @@ const FAMILIES: [&[Operator]; 13] = [
     normalization::LIST,
     pad::LIST,
     pool::LIST,
+    quantize::LIST,
     reduce::LIST,
+    resize::LIST,
+    scatter::LIST,
     shape::LIST,
     slice::LIST,
 ];
@@ -73,6 +83,17 @@ pub(super) fn multiply_adds(operator: &str, inputs: &[Vec<usize>], outputs: &[Ve
     let (Some(output), Some(second)) = (outputs.first(), inputs.get(1)) else { return 0 };
     let per_output = match operator {
         "Conv" => size(second.get(1..).unwrap_or_default()),
+        "ConvTranspose" => {
+            // Every input element meets all filters of its group.
+            let per_input = size(second.get(1..).unwrap_or_default());
+            return size(inputs.first().map(|d| &d[..]).unwrap_or_default()).saturating_mul(per_input);
+        }
+        // Scores, and the sum of values by them.
+        "Attention" => {
+            let [q, k] = [0, 1].map(|i| inputs.get(i).map(|d| &d[..]).unwrap_or_default());
+            let keys = k.get(k.len().saturating_sub(2)).copied().unwrap_or(0) as u64;
+            return size(q).saturating_mul(keys).saturating_mul(2);
+        }
         "MatMul" | "Gemm" => inputs.first().and_then(|d| d.last()).map_or(0, |&k| k as u64),
         _ => 0,
     };

@@ -1,9 +1,10 @@
 //! Where constants and shapes come from, and the types they are given.
 
+use super::call::axis;
 use super::{Call, Operator, Outcome, one, op};
-use crate::target::onnx::constant::{Constant, Values};
+use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
 use crate::target::onnx::graph::Attribute;
-use crate::target::onnx::value::Value;
+use crate::target::onnx::value::{Value, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
     op("Constant", 0..=0, constant),
@@ -13,6 +14,11 @@ pub(super) const LIST: &[Operator] = &[
     op("Range", 3..=3, range),
     op("Cast", 1..=1, |call| cast(call, call.int("to", 0)?)),
     op("CastLike", 2..=2, cast_like),
+    op("EyeLike", 1..=1, eye_like),
+    op("OneHot", 3..=3, one_hot),
+    op("NonZero", 1..=1, non_zero),
+    op("Trilu", 1..=2, triangle),
+    op("CumSum", 2..=2, running_sum),
 ];
 
 fn constant(call: &Call<'_>) -> Outcome {
@@ -97,6 +103,10 @@ fn cast(call: &Call<'_>, to: i64) -> Outcome {
         Value::Known(known) => &known.constant,
     };
     let values = match (to, &known.values) {
+        (10, Values::Float(v)) => Values::Float(v.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect()),
+        (16, Values::Float(v)) => {
+            Values::Float(v.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect())
+        }
         (_, Values::Float(_)) if float => known.values.clone(),
         (_, Values::Int(v)) if float => Values::Float(v.iter().map(|&v| v as f32).collect()),
         (_, Values::Bool(v)) if float => Values::Float(v.iter().map(|&v| f32::from(u8::from(v))).collect()),
@@ -122,4 +132,132 @@ fn cast_like(call: &Call<'_>) -> Outcome {
         },
     };
     cast(call, to)
+}
+
+/// Ones on a diagonal of a matrix that is as large as the input.
+fn eye_like(call: &Call<'_>) -> Outcome {
+    let dims = call.value(0)?.dims();
+    let &[rows, columns] = &dims[..] else { return Err(format!("shape {dims:?}; need a matrix")) };
+    call.affordable_known(dims.clone())?;
+    let k = call.int("k", 0)?;
+    let one_at = |i: usize| ((i % columns) as i64).checked_sub(k) == Some((i / columns) as i64);
+    let ints = matches!(call.value(0)?, Value::Known(v) if v.constant.as_ints().is_some());
+    let to = call.int("dtype", if ints { 7 } else { 1 })?;
+    let flags = (0..rows * columns).map(one_at);
+    let values = match to {
+        1 | 10 | 11 | 16 => Values::Float(flags.map(|f| f32::from(u8::from(f))).collect()),
+        9 => Values::Bool(flags.collect()),
+        _ => Values::Int(flags.map(i64::from).collect()),
+    };
+    one(Constant { dims, values })
+}
+
+/// `on` at the given positions along a new axis, `off` elsewhere.
+fn one_hot(call: &Call<'_>) -> Outcome {
+    let positions = call.constant(0)?;
+    let depth = match &call.constant(1)?.values {
+        Values::Int(v) if v.len() == 1 => v[0],
+        Values::Float(v) if v.len() == 1 => v[0] as i64,
+        _ => return Err("a depth that is not one number".into()),
+    };
+    let depth = usize::try_from(depth).map_err(|_| format!("a depth of {depth}"))?;
+    let wanted: Vec<i64> = match &positions.values {
+        Values::Int(v) => v.clone(),
+        Values::Float(v) => v.iter().map(|&v| v as i64).collect(),
+        Values::Bool(_) => return Err("positions that are booleans".into()),
+    };
+    let off_on = call.constant(2)?;
+    if off_on.len() != 2 {
+        return Err("need two values, off and on".into());
+    }
+    let rank = positions.dims.len();
+    let axis = axis(call.int("axis", -1)?, rank + 1)?;
+    let mut dims = positions.dims.clone();
+    dims.insert(axis, depth);
+    let dims = call.affordable_known(dims)?;
+    let inner: usize = positions.dims[axis..].iter().product();
+    let at = |i: usize| {
+        let (outer, place, rest) = (i / (depth * inner), i / inner % depth, i % inner);
+        let own = wanted[outer * inner + rest];
+        usize::from(own == place as i64 || own + depth as i64 == place as i64)
+    };
+    let offsets: Vec<usize> = (0..dims.iter().product()).map(at).collect();
+    one(off_on.take(dims, &offsets))
+}
+
+/// The positions of all elements but zero, one column each.
+fn non_zero(call: &Call<'_>) -> Outcome {
+    let x = call.constant(0)?;
+    let holds: Vec<bool> = match &x.values {
+        Values::Float(v) => v.iter().map(|v| *v != 0.0).collect(),
+        Values::Int(v) => v.iter().map(|v| *v != 0).collect(),
+        Values::Bool(v) => v.clone(),
+    };
+    let mut found = vec![Vec::new(); x.dims.len()];
+    let mut at = 0;
+    for_each_index(&x.dims, |index| {
+        if holds[at] {
+            index.iter().zip(&mut found).for_each(|(&i, list)| list.push(i as i64));
+        }
+        at += 1;
+    });
+    let count = found.first().map_or(0, Vec::len);
+    one(Constant { dims: vec![x.dims.len(), count], values: Values::Int(found.concat()) })
+}
+
+/// The upper or lower triangle of the last two dimensions; the rest is zero.
+fn triangle(call: &Call<'_>) -> Outcome {
+    let value = call.value(0)?;
+    let dims = value.dims();
+    let &[.., rows, columns] = &dims[..] else { return Err(format!("shape {dims:?}; need matrices")) };
+    let k = if call.has(1) { *call.ints(1)?.first().ok_or("no diagonal")? } else { 0 };
+    let upper = call.int("upper", 1)? != 0;
+    let kept = |i: usize| {
+        let gap = (i % columns) as i64 - (i / columns % rows) as i64;
+        if upper { gap >= k } else { gap <= k }
+    };
+    let count = call.affordable(dims.clone())?.iter().product::<usize>();
+    if let Value::Known(known) = value {
+        let values = match &known.constant.values {
+            Values::Float(v) => Values::Float((0..count).map(|i| if kept(i) { v[i] } else { 0.0 }).collect()),
+            Values::Int(v) => Values::Int((0..count).map(|i| if kept(i) { v[i] } else { 0 }).collect()),
+            Values::Bool(v) => Values::Bool((0..count).map(|i| kept(i) && v[i]).collect()),
+        };
+        return one(Constant { dims, values });
+    }
+    let mask = (0..rows * columns).map(|i| f32::from(u8::from(kept(i)))).collect();
+    let mask = Value::known(Constant { dims: vec![rows, columns], values: Values::Float(mask) });
+    let (x, mask) = (value.to_tensor(call.device)?, mask.to_tensor(call.device)?.with_rank(dims.len())?);
+    one(zip_rank!(x, mask, (x, m) => x * m)?)
+}
+
+/// Only of what is known.
+fn running_sum(call: &Call<'_>) -> Outcome {
+    let x = call.constant(0)?;
+    let along = *call.ints(1)?.first().ok_or("no axis")?;
+    let axis = axis(along, x.dims.len())?;
+    let (exclusive, reverse) = (call.int("exclusive", 0)? != 0, call.int("reverse", 0)? != 0);
+    let (step, length) = (strides(&x.dims)[axis], x.dims[axis]);
+    fn sums<T: Copy + Default + std::ops::Add<Output = T>>(
+        v: &[T],
+        [step, length]: [usize; 2],
+        [exclusive, reverse]: [bool; 2],
+    ) -> Vec<T> {
+        let mut result = v.to_vec();
+        for start in (0..v.len()).filter(|i| i / step % length.max(1) == 0) {
+            let mut sum = T::default();
+            for n in 0..length {
+                let at = start + step * if reverse { length - 1 - n } else { n };
+                result[at] = if exclusive { sum } else { sum + v[at] };
+                sum = sum + v[at];
+            }
+        }
+        result
+    }
+    let values = match &x.values {
+        Values::Float(v) => Values::Float(sums(v, [step, length], [exclusive, reverse])),
+        Values::Int(v) => Values::Int(sums(v, [step, length], [exclusive, reverse])),
+        Values::Bool(_) => return Err("booleans where numbers are needed".into()),
+    };
+    one(Constant { dims: x.dims.clone(), values })
 }

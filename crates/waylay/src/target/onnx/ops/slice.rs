@@ -64,7 +64,12 @@ fn positions(length: usize, start: i64, end: i64, step: i64) -> Result<Vec<usize
 }
 
 /// The slices at `indices`, which exist, along `axis`.
-fn select(call: &Call<'_>, value: &Value, axis: usize, indices: &[usize]) -> Result<Value, String> {
+pub(super) fn select(
+    call: &Call<'_>,
+    value: &Value,
+    axis: usize,
+    indices: &[usize],
+) -> Result<Value, String> {
     let tensor = match value {
         Value::Known(known) => return Ok(pick(&known.constant, axis, indices).into()),
         Value::Tensor(tensor) => tensor.clone(),
@@ -90,10 +95,6 @@ fn gather(call: &Call<'_>) -> Outcome {
     let mut shape = dims[..axis].to_vec();
     shape.extend(&positions.dims);
     shape.extend(&dims[axis + 1..]);
-    let mut shape = call.affordable(shape)?;
-    let picked = select(call, value, axis, &indices)?;
-    if shape.is_empty() && matches!(picked, Value::Tensor(_)) {
-        shape.push(1);
-    }
-    with_shape(&picked, shape)
+    let shape = call.affordable(shape)?;
+    with_shape(&select(call, value, axis, &indices)?, shape)
 }

@@ -1,84 +1,143 @@
-//! How the window of a convolution or a pooling moves, with the sizes checked.
+//! How the window of a convolution or a pooling moves over one to three dimensions, with the sizes checked.
 
 use super::Call;
 
 /// Largest kernel, stride, dilation or padding.
 const LIMIT: i64 = 1 << 16;
 
+/// One number per dimension in each field.
 pub(super) struct Window {
-    pub kernel: [usize; 2],
-    pub stride: [usize; 2],
-    pub dilation: [usize; 2],
-    /// Top, left.
-    pub before: [usize; 2],
-    /// Bottom, right.
-    pub after: [usize; 2],
-    /// Height and width of the result.
-    pub output: [usize; 2],
+    pub kernel: Vec<usize>,
+    pub stride: Vec<usize>,
+    pub dilation: Vec<usize>,
+    /// Padding at the start.
+    pub before: Vec<usize>,
+    /// Padding at the end; with `ceil`, as far as the last window reaches.
+    pub after: Vec<usize>,
+    /// The result's size.
+    pub output: Vec<usize>,
+    /// Padding at the end as the file gives it.
+    pub declared_after: Vec<usize>,
 }
 
 impl Window {
-    /// Reads strides, dilations, pads and auto_pad of `call` for a `kernel` over an image of `size` (height, width).
-    pub fn read(call: &Call<'_>, kernel: [usize; 2], size: [usize; 2], ceil: bool) -> Result<Self, String> {
-        let pair = |name: &str, least| match call.int_list(name)? {
-            None => Ok([1, 1]),
-            Some(&[a, b]) if a >= least && b >= least && a <= LIMIT && b <= LIMIT => {
-                Ok([a as usize, b as usize])
-            }
-            Some(other) => Err(format!("{name} {other:?}; need 2 numbers from {least} to {LIMIT}")),
-        };
-        let stride = pair("strides", 1)?;
-        let dilation = pair("dilations", 1)?;
-        if kernel.iter().any(|&k| k == 0 || k > LIMIT as usize) {
-            return Err(format!("kernel of {kernel:?}; need 1 to {LIMIT}"));
-        }
-        let reach = [0, 1].map(|i| dilation[i] * (kernel[i] - 1) + 1);
-        let (before, after) = padding(call, size, stride, reach)?;
-        let mut output = [0; 2];
-        for i in 0..2 {
-            let padded = size[i] + before[i] + after[i];
+    /// Reads strides, dilations, pads and auto_pad of `call` for a `kernel` over an image of `size`.
+    pub fn read(call: &Call<'_>, kernel: &[usize], size: &[usize], ceil: bool) -> Result<Self, String> {
+        let mut window = Self::steps(call, kernel)?;
+        let rank = kernel.len();
+        let reach: Vec<usize> = (0..rank).map(|i| window.dilation[i] * (kernel[i] - 1) + 1).collect();
+        (window.before, window.after) = padding(call, size, &window.stride, &reach)?;
+        window.declared_after = window.after.clone();
+        for i in 0..rank {
+            let (before, stride) = (window.before[i], window.stride[i]);
+            let padded = size[i] + before + window.after[i];
             if padded < reach[i] {
                 return Err(format!("a window of {reach:?} over an image of {size:?} padded to {padded}"));
             }
             let room = padded - reach[i];
-            output[i] = room / stride[i] + 1;
+            let mut output = room / stride + 1;
             // A window that would start in the padding at the end is dropped, as PyTorch and onnxruntime do.
-            if ceil && !room.is_multiple_of(stride[i]) && output[i] * stride[i] < size[i] + before[i] {
-                output[i] += 1;
+            if ceil && !room.is_multiple_of(stride) && output * stride < size[i] + before {
+                output += 1;
             }
+            let needed = (output - 1) * stride + reach[i];
+            window.after[i] = window.after[i].max(needed.saturating_sub(size[i] + before));
+            window.output.push(output);
         }
-        Ok(Self { kernel, stride, dilation, before, after, output })
+        Ok(window)
     }
 
-    /// `kernel_shape`, which poolings must have.
-    pub fn kernel(call: &Call<'_>) -> Result<[usize; 2], String> {
-        match call.int_list("kernel_shape")? {
-            Some(&[h, w]) if h > 0 && w > 0 && h <= LIMIT && w <= LIMIT => Ok([h as usize, w as usize]),
-            other => Err(format!("kernel_shape {other:?}; need 2 numbers from 1 to {LIMIT}")),
+    /// Kernel, strides and dilations only.
+    pub fn steps(call: &Call<'_>, kernel: &[usize]) -> Result<Self, String> {
+        let rank = kernel.len();
+        if kernel.iter().any(|&k| k == 0 || k > LIMIT as usize) {
+            return Err(format!("kernel of {kernel:?}; need 1 to {LIMIT}"));
         }
+        let numbers = |name: &str| match call.int_list(name)? {
+            None => Ok(vec![1; rank]),
+            Some(list) if list.len() == rank && list.iter().all(|v| (1..=LIMIT).contains(v)) => {
+                Ok(list.iter().map(|&v| v as usize).collect())
+            }
+            Some(other) => Err(format!("{name} {other:?}; need {rank} numbers from 1 to {LIMIT}")),
+        };
+        Ok(Self {
+            kernel: kernel.to_vec(),
+            stride: numbers("strides")?,
+            dilation: numbers("dilations")?,
+            before: Vec::new(),
+            after: Vec::new(),
+            output: Vec::new(),
+            declared_after: Vec::new(),
+        })
+    }
+
+    /// `kernel_shape`, which poolings must have, of `rank` dimensions.
+    pub fn kernel(call: &Call<'_>, rank: usize) -> Result<Vec<usize>, String> {
+        match call.int_list("kernel_shape")? {
+            Some(list) if list.len() == rank && list.iter().all(|k| (1..=LIMIT).contains(k)) => {
+                Ok(list.iter().map(|&k| k as usize).collect())
+            }
+            other => Err(format!("kernel_shape {other:?}; need {rank} numbers from 1 to {LIMIT}")),
+        }
+    }
+
+    /// A field of a window over a row or an image as for an image; `outer` is what a row has across.
+    pub fn pair(&self, field: impl Fn(&Self) -> &Vec<usize>, outer: usize) -> [usize; 2] {
+        match field(self)[..] {
+            [across, along, ..] => [across, along],
+            [along] => [outer, along],
+            [] => [outer; 2],
+        }
+    }
+
+    /// The window over dimensions `from` to `to` only.
+    pub fn part(&self, from: usize, to: usize) -> Self {
+        let part = |list: &[usize]| list[from..to].to_vec();
+        Self {
+            kernel: part(&self.kernel),
+            stride: part(&self.stride),
+            dilation: part(&self.dilation),
+            before: part(&self.before),
+            after: part(&self.after),
+            output: part(&self.output),
+            declared_after: part(&self.declared_after),
+        }
+    }
+
+    /// How many of dimension `axis`'s pixels each window covers; with `padding`, declared padding counts too.
+    pub fn counts(&self, axis: usize, size: usize, padding: bool) -> Vec<usize> {
+        let before = self.before[axis];
+        let covered =
+            if padding { 0..before + size + self.declared_after[axis] } else { before..before + size };
+        let count = |start: usize| {
+            let taps = (0..self.kernel[axis]).map(|k| start + k * self.dilation[axis]);
+            taps.filter(|at| covered.contains(at)).count()
+        };
+        (0..self.output[axis]).map(|i| count(i * self.stride[axis])).collect()
     }
 }
 
-fn padding(
-    call: &Call<'_>,
-    size: [usize; 2],
-    stride: [usize; 2],
-    reach: [usize; 2],
-) -> Result<([usize; 2], [usize; 2]), String> {
+/// Before and after, one number per dimension.
+type Padding = (Vec<usize>, Vec<usize>);
+
+fn padding(call: &Call<'_>, size: &[usize], stride: &[usize], reach: &[usize]) -> Result<Padding, String> {
+    let rank = size.len();
     let mode = call.text("auto_pad", "NOTSET")?;
     match mode {
         "NOTSET" | "" => match call.int_list("pads")? {
-            None => Ok(([0; 2], [0; 2])),
-            Some(p) if p.len() == 4 && p.iter().all(|v| (0..=LIMIT).contains(v)) => {
-                Ok(([p[0] as usize, p[1] as usize], [p[2] as usize, p[3] as usize]))
+            None => Ok((vec![0; rank], vec![0; rank])),
+            Some(p) if p.len() == 2 * rank && p.iter().all(|v| (0..=LIMIT).contains(v)) => {
+                let p: Vec<usize> = p.iter().map(|&v| v as usize).collect();
+                Ok((p[..rank].to_vec(), p[rank..].to_vec()))
             }
-            Some(p) => Err(format!("pads {p:?}; need 4 numbers from 0 to {LIMIT}")),
+            Some(p) => Err(format!("pads {p:?}; need {} numbers from 0 to {LIMIT}", 2 * rank)),
         },
-        "VALID" => Ok(([0; 2], [0; 2])),
+        "VALID" => Ok((vec![0; rank], vec![0; rank])),
         "SAME_UPPER" | "SAME_LOWER" => {
-            let total = [0, 1]
-                .map(|i| ((size[i].div_ceil(stride[i]) - 1) * stride[i] + reach[i]).saturating_sub(size[i]));
-            let (small, large) = (total.map(|t| t / 2), total.map(|t| t.div_ceil(2)));
+            let total = (0..rank).map(|i| {
+                ((size[i].div_ceil(stride[i]).max(1) - 1) * stride[i] + reach[i]).saturating_sub(size[i])
+            });
+            let (small, large) = total.map(|t| (t / 2, t.div_ceil(2))).unzip();
             Ok(if mode == "SAME_UPPER" { (small, large) } else { (large, small) })
         }
         other => Err(format!("auto_pad `{other}`; known are NOTSET, VALID, SAME_UPPER and SAME_LOWER")),
