@@ -108,13 +108,13 @@ def resnet(width):
     return model
 
 
-def export(model, image, path, dynamo, opset, fold=True, dynamic=True):
-    names = dict(input_names=["image"], output_names=["embedding"], opset_version=opset)
+def export(model, image, path, dynamo, opset, fold=True, dynamic=True, output="embedding"):
+    names = dict(input_names=["image"], output_names=[output], opset_version=opset)
     if dynamo:
         shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
         torch.onnx.export(model, (image,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=fold, **names)
     else:
-        axes = {"image": {0: "batch"}, "embedding": {0: "batch"}} if dynamic else None
+        axes = {"image": {0: "batch"}, output: {0: "batch"}} if dynamic else None
         torch.onnx.export(model, (image,), path, dynamo=False, dynamic_axes=axes, do_constant_folding=fold, **names)
     strip(path)
 

@@ -52,13 +52,32 @@ pub struct TargetArgs {
     /// ONNX file of the embedding network; the embedded sample's where left out
     #[arg(long, value_name = "FILE")]
     pub target: Option<PathBuf>,
-    /// How pixels become the network's input: imagenet, arcface, zero-to-one, minus-one-to-one, raw-255 or none; needed
-    /// unless MODEL.toml lies beside the model
+    /// How pixels become the network's input: imagenet, clip, arcface, zero-to-one, minus-one-to-one, raw-255 or none;
+    /// needed unless MODEL.toml lies beside the model
     #[arg(long, value_name = "PRESET")]
     pub preprocess: Option<String>,
-    /// Tensor of the graph that is the embedding; its first output where left out
+    /// Normalise even where the graph begins by doing that itself
+    #[arg(long)]
+    pub normalise_twice: bool,
+    #[command(flatten)]
+    pub feature: FeatureArgs,
+}
+
+/// What of the network is the embedding.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FeatureArgs {
+    /// Tensor of the graph that is the embedding, any that depends on the image; its first output where left out
     #[arg(long, value_name = "NAME")]
     pub output: Option<String>,
+    /// Pool a map [C, H, W] or tokens [T, C] to C numbers: gem, avg or max
+    #[arg(long, value_name = "KIND")]
+    pub pool: Option<String>,
+    /// Exponent of --pool gem; 3 where left out
+    #[arg(long, value_name = "P", requires = "pool")]
+    pub gem_p: Option<f32>,
+    /// Whiten afterwards: a NumPy matrix [D_out, D_in], or [D_out, D_in + 1] whose last column is added
+    #[arg(long, value_name = "FILE.npy")]
+    pub whiten: Option<PathBuf>,
 }
 
 /// The images.
@@ -230,6 +249,8 @@ pub struct InspectArgs {
     /// Largest difference of values, relative to the largest value of the reference; ten times that for gradients
     #[arg(long, default_value_t = 1e-4, value_name = "X")]
     pub tolerance: f64,
+    #[command(flatten)]
+    pub feature: FeatureArgs,
 }
 
 #[derive(Args, Debug)]

@@ -7,12 +7,14 @@ use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, UaaGanConfig};
 use waylay::attack::{AttackChoice, Epsilon};
 use waylay::dataset::{self, FolderOptions, Split};
 use waylay::image::io::MIN_SIDE;
-use waylay::target::onnx::{OnnxTarget, OpenOptions};
+use waylay::target::onnx::{
+    GRADIENT_FACTOR, Head, OnnxTarget, OpenOptions, Pool, TOLERANCE, Verification, verify,
+};
 use waylay::target::preprocess::{Preprocess, Preset};
 use waylay::target::{Metric, Target, sample_target};
 
-use crate::cli::{DataArgs, SceneArgs, TargetArgs, UaaGanArgs};
-use crate::exit::{Unfit, Unwritable, Usage};
+use crate::cli::{DataArgs, FeatureArgs, SceneArgs, TargetArgs, UaaGanArgs};
+use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
 const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
@@ -35,14 +37,22 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
 /// The target: a file, or the embedded sample's.
 pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
     let Some(path) = &args.target else {
-        if args.preprocess.is_some() || args.output.is_some() {
-            return Err(Usage("--preprocess and --output describe a model; need --target FILE".into()).into());
+        let feature = &args.feature;
+        let described = args.preprocess.is_some() || args.normalise_twice || feature.output.is_some();
+        if described || feature.pool.is_some() || feature.whiten.is_some() {
+            let text = "--preprocess, --output, --pool and --whiten describe a model; need --target FILE";
+            return Err(Usage(text.into()).into());
         }
         return Ok(sample_target()?);
     };
     let preset = args.preprocess.as_deref().map(str::parse::<Preset>).transpose()?;
     let preprocess = Preprocess::choose(path, preset)?;
-    let options = OpenOptions { preprocess, output: args.output.clone() };
+    let options = OpenOptions {
+        output: args.feature.output.clone(),
+        head: head(&args.feature)?,
+        normalise_twice: args.normalise_twice,
+        ..OpenOptions::new(preprocess)
+    };
     let target = OnnxTarget::open(path, options).with_context(|| format!("target `{}`", path.display()))?;
     let [_, height, width] = target.input();
     if height.min(width) < MIN_SIDE {
@@ -53,6 +63,47 @@ pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
         .into());
     }
     Ok(target)
+}
+
+/// What comes behind the network.
+pub fn head(args: &FeatureArgs) -> Result<Head> {
+    let p = args.gem_p.unwrap_or(3.0);
+    let pool = match args.pool.as_deref() {
+        None => None,
+        Some("avg") => Some(Pool::Average),
+        Some("max") => Some(Pool::Maximum),
+        Some("gem") if p > 0.0 && p <= 100.0 => Some(Pool::Gem { p }),
+        Some("gem") => return Err(Usage(format!("--gem-p {p}; need above 0, at most 100")).into()),
+        Some(other) => return Err(Usage(format!("--pool {other}; need gem, avg or max")).into()),
+    };
+    if args.gem_p.is_some() && !matches!(pool, Some(Pool::Gem { .. })) {
+        return Err(Usage("--gem-p belongs to --pool gem".into()).into());
+    }
+    Ok(Head { pool, whiten: args.whiten.clone() })
+}
+
+/// Compares `target` with the reference arrays beside it, `MODEL.npz`, where there are any; an error where they differ.
+pub fn verified(args: &TargetArgs, target: &OnnxTarget) -> Result<Option<Verification>> {
+    let Some(model) = &args.target else { return Ok(None) };
+    let reference = model.with_extension("npz");
+    if !reference.exists() {
+        return Ok(None);
+    }
+    let found = verify(target, &reference)?;
+    if !found.passes(TOLERANCE) {
+        let gradient =
+            found.gradient.map_or(String::new(), |g| format!(", its input gradients by {:.1e}", g.max_rel));
+        return Err(Mismatch(format!(
+            "`{}` differs from its reference `{}`: its values by {:.1e} of the largest{gradient}; need {TOLERANCE:.0e} and {:.0e}. \
+             Was the reference made from this model, and with this --output?",
+            model.display(),
+            reference.display(),
+            found.values.max_rel,
+            TOLERANCE * GRADIENT_FACTOR
+        ))
+        .into());
+    }
+    Ok(Some(found))
 }
 
 /// A file to write later: checked before the work begins. `extension` is what its name must end in.

@@ -7,14 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use waylay::target::Target;
-use waylay::target::onnx::{OnnxTarget, OpenOptions, inspect, verify};
+use waylay::target::onnx::{InspectOptions, OnnxTarget, OpenOptions, inspect, verify};
 use waylay::target::preprocess::Preset;
 
 const VALUES: f32 = 1e-4;
 const GRADIENTS: f32 = 1e-3;
 
 fn open(path: &Path) -> OnnxTarget {
-    let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+    let options = OpenOptions::new(Preset::None);
     OnnxTarget::open(path, options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -68,7 +68,7 @@ fn full_size_networks_agree_with_pytorch() {
 
 #[test]
 fn inspection_counts_what_is_in_the_file() {
-    let found = inspect(&golden().join("face.legacy9_static.onnx"), None).unwrap();
+    let found = inspect(&golden().join("face.legacy9_static.onnx"), &InspectOptions::default()).unwrap();
     assert_eq!((found.opset, found.problem.as_deref()), (9, None));
     assert_eq!(found.input.shape, [Some(1), Some(3), Some(32), Some(32)]);
     assert_eq!(found.dim, Some(16));

@@ -139,8 +139,8 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let split = plan::split(&args.data, &args.target)?;
     announce(&target, Some(epsilon));
     let device = Device::flex();
-    let train = dataset::load(&split.train, target.input())?;
-    let queries = dataset::load(&split.query, target.input())?;
+    let train = dataset::load(&split.train, target.input(), target.resizing())?;
+    let queries = dataset::load(&split.query, target.input(), target.resizing())?;
     let system = System::new(&target, metric, &split.query, &split.gallery, &device)?;
     let seeds = args.scene.seed..args.scene.seed.saturating_add(args.seeds);
     let clean = system.search(&queries)?.0.scores;

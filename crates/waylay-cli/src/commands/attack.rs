@@ -57,7 +57,7 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     }
     let out = OutputDir::create(&args.out, true)?;
     announce(&target, Some(epsilon));
-    let clean = dataset::load(&items, target.input())?;
+    let clean = dataset::load(&items, target.input(), target.resizing())?;
     let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.seed), device: Device::flex() };
     let crafted = craft(attack.as_ref(), &clean, &scene, &Bar::default())?;
     for (i, name) in names.iter().enumerate() {

@@ -46,8 +46,15 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
             Some((facts, _)) => facts.fits(epsilon, metric).map_err(|e| Usage(e.to_string()))?,
         }
     }
+    let verified = plan::verified(&args.target, &target)?;
     let out = OutputDir::create(&args.out, args.force)?;
     announce(&target, Some(epsilon));
+    if let Some(found) = &verified {
+        eprintln!(
+            "reference: agrees with the arrays beside the model, values within {:.1e}",
+            found.values.max_rel
+        );
+    }
     eprintln!(
         "data: {} ({} queries, {} in the gallery, {} to train on)",
         split.name,
@@ -60,6 +67,7 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
         AuditPlan {
             target: &target,
             preprocess: target.preprocess().to_string(),
+            verified,
             split: &split,
             metric,
             epsilon,

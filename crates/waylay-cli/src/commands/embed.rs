@@ -32,7 +32,7 @@ pub fn run(args: EmbedArgs, json: bool) -> Result<()> {
     let bar = Bar::default();
     bar.begin("Embed", items.len().div_ceil(BATCH));
     for batch in items.chunks(BATCH) {
-        let images = dataset::load(batch, target.input())?;
+        let images = dataset::load(batch, target.input(), target.resizing())?;
         let embeddings = target.embed(&images, &Device::flex())?;
         writer.extend(embeddings.values().iter().copied()).context("write the array")?;
         bar.advance("");

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use waylay::audit::System;
 use waylay::dataset::{self, Item};
+use waylay::image::Resizing;
 use waylay::quality;
 use waylay::retrieval::Scores;
 use waylay::run::Device;
@@ -23,12 +24,13 @@ pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
         (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
     announce(&target, None);
     let system = System::new(&target, metric, &clean_items, &gallery_items, &Device::flex())?;
-    let clean = dataset::load(&clean_items, target.input())?;
+    let clean = dataset::load(&clean_items, target.input(), target.resizing())?;
     let score = |images| -> Result<Scores> { Ok(system.search(images)?.0.scores) };
     let mut result = BTreeMap::from([("metric", json!(metric)), ("clean", json!(score(&clean)?))]);
     if let Some(folder) = &args.attacked {
         let attacked_items = matching(&clean_items, dataset::read_folder(folder)?, folder)?;
-        let attacked = dataset::load(&attacked_items, target.input())?;
+        // Saved at the target's size, and taken as they are.
+        let attacked = dataset::load(&attacked_items, target.input(), Resizing::default())?;
         let quality = quality::measure(&clean, &attacked)?;
         let mut row = json!(score(&attacked)?);
         for (key, value) in [

@@ -7,6 +7,7 @@ use serde_json::json;
 use waylay::audit::System;
 use waylay::dataset::{self, Split};
 use waylay::fit::{FitConfig, fit};
+use waylay::image::Resizing;
 use waylay::retrieval;
 use waylay::run::{Device, Seed, sha256, write_atomic};
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
@@ -38,7 +39,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
         }
     };
     let channels = items.first().map_or(Ok(1), |item| item.read().map(|p| p.channels))?;
-    let images = dataset::load(&items, [channels, config.size, config.size])?;
+    let images = dataset::load(&items, [channels, config.size, config.size], Resizing::default())?;
     let mut numbers = BTreeMap::new();
     let labels: Vec<usize> = items
         .iter()
@@ -87,8 +88,8 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
 
 /// Retrieval on the sample's queries, none of whose identities the network was trained on.
 fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
-    let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+    let options = OpenOptions::new(Preset::None);
     let target = OnnxTarget::from_bytes("fitted", onnx, options)?;
     let system = System::new(&target, Metric::Cosine, &sample.query, &sample.gallery, &Device::flex())?;
-    Ok(system.search(&dataset::load(&sample.query, target.input())?)?.0.scores)
+    Ok(system.search(&dataset::load(&sample.query, target.input(), target.resizing())?)?.0.scores)
 }

@@ -2,33 +2,36 @@
 
 use anyhow::Result;
 use serde_json::json;
-use waylay::target::onnx::{Inspection, OnnxTarget, OpenOptions, Port, inspect, verify};
-use waylay::target::preprocess::{Preprocess, Preset};
+use waylay::target::onnx::{
+    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxTarget, OpenOptions, Port, inspect, verify,
+};
+use waylay::target::preprocess::{Channels, Layout, Preprocess, Preset};
 
 use super::print;
 use crate::cli::InspectArgs;
 use crate::exit::{Mismatch, Usage};
-
-/// Gradients go through twice the layers: their tolerance is this many times that of values.
-const GRADIENT_FACTOR: f64 = 10.0;
+use crate::plan;
 
 pub fn run(args: InspectArgs, json: bool) -> Result<()> {
+    // The file beside the model may say how large its input is and how it is laid out.
+    let beside = Preprocess::beside(&args.model)?;
     let size = args.size.as_deref().map(parse_size).transpose()?;
+    let size = size.or(beside.as_ref().and_then(|p| p.size));
+    let layout = beside.as_ref().map_or(Layout::default(), |p| p.layout);
+    let (output, head) = (args.feature.output.clone(), plan::head(&args.feature)?);
     let Some(reference) = &args.verify else {
-        let found = inspect(&args.model, size)?;
+        let found = inspect(&args.model, &InspectOptions { size, output, layout, head })?;
         return print(json, &found, || describe(&found));
     };
     if !(args.tolerance > 0.0 && args.tolerance.is_finite()) {
         return Err(Usage(format!("--tolerance {}; need a number above 0", args.tolerance)).into());
     }
     // The reference holds what the network itself takes: no preprocessing stands between.
-    let preprocess = Preprocess { size, ..Preset::None.into() };
-    let target = OnnxTarget::open(&args.model, OpenOptions { preprocess, output: None })?;
+    let channels = beside.map_or(Channels::default(), |p| p.channels);
+    let preprocess = Preprocess { size, layout, channels, ..Preset::None.into() };
+    let target = OnnxTarget::open(&args.model, OpenOptions { output, head, ..OpenOptions::new(preprocess) })?;
     let found = verify(&target, reference)?;
-    let values_pass = f64::from(found.values.max_rel) <= args.tolerance;
-    let gradient_pass =
-        found.gradient.is_none_or(|g| f64::from(g.max_rel) <= GRADIENT_FACTOR * args.tolerance);
-    let pass = values_pass && gradient_pass;
+    let pass = found.passes(args.tolerance);
     print(json, &json!({ "verification": found, "tolerance": args.tolerance, "pass": pass }), || {
         let mut text = format!(
             "values: largest absolute error {:.3e}, relative to the largest value {:.3e} (tolerance {:.1e})",
@@ -79,6 +82,22 @@ fn describe(found: &Inspection) -> String {
         .map(|o| format!("{} {}{}", o.name, o.count, if o.supported { "" } else { " (not supported)" }))
         .collect();
     lines.push(format!("operators:     {}", operators.join(", ")));
+    for candidate in &found.candidates {
+        let mark =
+            if candidate.proposed { "  <- proposed: the output looks like a classifier's" } else { "" };
+        lines.push(format!(
+            "candidate:     --output {} {:?}  {}{mark}",
+            candidate.name, candidate.shape, candidate.what
+        ));
+    }
+    if let Some(text) = &found.normalises {
+        lines.push(format!("normalises:    {text}; needs --preprocess none or raw-255"));
+    }
+    for preset in &found.presets {
+        let ranges: Vec<String> =
+            preset.ranges.iter().map(|(low, high)| format!("{low:.2} to {high:.2}")).collect();
+        lines.push(format!("preset:        {:<17} pixels become {}", preset.preset, ranges.join(" | ")));
+    }
     for tap in &found.taps {
         let [channels, height, width] = tap.size;
         lines.push(format!("feature map:   {channels} x {height} x {width}  {}", tap.name));

@@ -37,6 +37,12 @@ fn announce(target: &OnnxTarget, epsilon: Option<Epsilon>) {
         target.dim()
     );
     eprintln!("preprocessing: {}", target.preprocess());
+    if let Some(other) = target.candidates().iter().find(|c| c.proposed) {
+        eprintln!(
+            "note: the output looks like a classifier's; its features are `{}` {:?} (--output, see `waylay inspect`)",
+            other.name, other.shape
+        );
+    }
     if let Some(batch) = target.fixed_batch() {
         eprintln!("the model takes batches of {batch} only: larger ones are looped over");
     }

@@ -33,7 +33,7 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
         return Err(Usage(format!("`{}` exists; need --force to overwrite it", existing.display())).into());
     }
     announce(&target, Some(epsilon));
-    let images = dataset::load(&items, target.input())?;
+    let images = dataset::load(&items, target.input(), target.resizing())?;
     let scene =
         Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: Device::flex() };
     let trained = uaa_gan::train(&config, &images, &scene, &Bar::default())?;

@@ -19,11 +19,12 @@ use crate::attack::uaa_gan::{
 };
 use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
-use crate::image::{ImageBatch, ImageWriteError, write_png};
+use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
 use crate::quality::{self, QualityError};
 use crate::retrieval::{Evaluation, RetrievalError};
 use crate::run::{OutputDir, Progress, Seed, WriteError};
 use crate::target::onnx::OnnxError;
+use crate::target::onnx::Verification;
 use crate::target::{Embeddings, Metric, Target};
 
 pub use outcome::Audit;
@@ -38,6 +39,8 @@ pub struct AuditPlan<'a> {
     pub target: &'a dyn Target,
     /// Its preprocessing in one line.
     pub preprocess: String,
+    /// How far it was from the user's reference, where there was one.
+    pub verified: Option<Verification>,
     /// The images.
     pub split: &'a Split,
     /// How the system compares embeddings.
@@ -113,7 +116,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         device: device.clone(),
     };
     let size = plan.target.input();
-    let queries = dataset::load(&plan.split.query, size)?;
+    let queries = dataset::load(&plan.split.query, size, plan.target.resizing())?;
     progress.begin("Embed the gallery", 2);
     let system = System::new(plan.target, plan.metric, &plan.split.query, &plan.split.gallery, &device)?;
     progress.advance("");
@@ -165,6 +168,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             input: size,
             dim: plan.target.dim(),
             preprocess: plan.preprocess.clone(),
+            verified: plan.verified.clone(),
         },
         data: data::facts(plan.split, &queries, &system.gallery, training.is_some()),
         budget: Budget { norm: "linf".into(), epsilon_255: plan.epsilon.in_255() },
@@ -228,7 +232,7 @@ fn prepare_generator(
         let attack = UaaGan { generator: generator.clone(), config: facts.config.clone() };
         return Ok((Some(attack), None));
     }
-    let images = dataset::load(&plan.split.train, plan.target.input())?;
+    let images = dataset::load(&plan.split.train, plan.target.input(), plan.target.resizing())?;
     let trained = uaa_gan::train(&plan.uaa_gan, &images, scene, progress)?;
     write_generator(&trained, &plan.uaa_gan, scene, out)?;
     let training = Training {
@@ -278,7 +282,8 @@ fn save_and_read_back(
         write_png(&path, &crafted.images, i)?;
         saved.push(Item { source: Source::File(path), ..items[i].clone() });
     }
-    Ok(dataset::load(&saved, size)?)
+    // They are of the target's size already, and are taken as they are.
+    Ok(dataset::load(&saved, size, Resizing::default())?)
 }
 
 fn row(

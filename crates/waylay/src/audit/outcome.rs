@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::attack::uaa_gan::StepLog;
 pub use crate::retrieval::Scores;
+use crate::target::onnx::Verification;
 
 /// Name and version of the layout of `report.json`.
 pub const SCHEMA: &str = "waylay.audit/1";
@@ -58,6 +59,9 @@ pub struct TargetFacts {
     pub dim: usize,
     /// Preprocessing in one line.
     pub preprocess: String,
+    /// How far it was from the reference arrays beside it; none where there were none.
+    #[serde(default)]
+    pub verified: Option<Verification>,
 }
 
 /// The images and their use.

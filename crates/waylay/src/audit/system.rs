@@ -30,7 +30,7 @@ impl<'a> System<'a> {
         device: &Device,
     ) -> Result<Self, AuditError> {
         let relevance = Relevance::by_identity(&identities(queries), &identities(gallery));
-        let gallery = dataset::load(gallery, target.input())?;
+        let gallery = dataset::load(gallery, target.input(), target.resizing())?;
         let gallery_embeddings = embed(target, &gallery, device)?;
         Ok(Self { target, metric, relevance, gallery, gallery_embeddings, device: device.clone() })
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::{DatasetError, Item, Source};
-use crate::image::{ImageBatch, Picture};
+use crate::image::{ImageBatch, Picture, Resizing};
 
 impl Item {
     /// The picture, decoded where it lies in a file; errors call it by the item's name.
@@ -26,11 +26,11 @@ impl Item {
 }
 
 /// The images of `items`, in their order, as one batch of `size` = `[C, H, W]`, C being 1 or 3; channels and size are
-/// converted as by [`ImageBatch::from_pictures`]. Decodes on all threads. The first item that fails is the error.
-pub fn load(items: &[Item], size: [usize; 3]) -> Result<ImageBatch, DatasetError> {
+/// converted, sizes as `resizing` says. Decodes on all threads. The first item that fails is the error.
+pub fn load(items: &[Item], size: [usize; 3], resizing: Resizing) -> Result<ImageBatch, DatasetError> {
     let one = |item: &Item| {
         let named = |source| DatasetError::Convert { name: item.name.clone(), source };
-        item.read()?.to_pixels(size).map_err(named)
+        item.read()?.to_pixels(size, resizing).map_err(named)
     };
     let images: Vec<Result<Vec<f32>, DatasetError>> = items.par_iter().map(one).collect();
     let Some(last) = items.last() else {
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn images_come_in_the_order_of_the_items() {
         let items: Vec<Item> = (0..40).map(|i| item(&format!("{i}"), gray(i))).collect();
-        let batch = load(&items, [3, 16, 16]).unwrap();
+        let batch = load(&items, [3, 16, 16], Resizing::default()).unwrap();
         assert_eq!(batch.shape(), [40, 3, 16, 16]);
         assert!((0..40).all(|i| batch.image(i).iter().all(|&v| v == i as f32 / 255.0)));
     }
@@ -94,12 +94,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bad.png");
         std::fs::write(&path, b"\x89PNG\r\n\x1a\nnonsense").unwrap();
-        let error =
-            load(&[item("a", gray(0)), item("s1/bad.png", Source::File(path))], [1, 16, 16]).unwrap_err();
+        let error = load(
+            &[item("a", gray(0)), item("s1/bad.png", Source::File(path))],
+            [1, 16, 16],
+            Resizing::default(),
+        )
+        .unwrap_err();
         assert_eq!(error.to_string(), "image `s1/bad.png`: corrupt or truncated");
-        let error = load(&[item("a", gray(0))], [2, 16, 16]).unwrap_err();
+        let error = load(&[item("a", gray(0))], [2, 16, 16], Resizing::default()).unwrap_err();
         assert_eq!(error.to_string(), "image `a`: cannot be converted");
-        assert_eq!(load(&[], [1, 16, 16]).unwrap_err().to_string(), "0 images to load; need at least 1");
+        assert_eq!(
+            load(&[], [1, 16, 16], Resizing::default()).unwrap_err().to_string(),
+            "0 images to load; need at least 1"
+        );
     }
 
     #[test]

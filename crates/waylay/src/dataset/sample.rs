@@ -59,7 +59,10 @@ mod tests {
         assert!(gallery.values().all(|&n| n == 100));
         assert!(query.keys().all(|class| !train.contains_key(class)));
         assert!(split.query.iter().any(|item| item.name == "query/trouser/0007"));
-        assert_eq!(load(&split.query, [1, 28, 28]).unwrap().shape(), [100, 1, 28, 28]);
+        assert_eq!(
+            load(&split.query, [1, 28, 28], crate::image::Resizing::default()).unwrap().shape(),
+            [100, 1, 28, 28]
+        );
     }
 
     #[test]

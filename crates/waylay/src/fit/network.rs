@@ -80,7 +80,7 @@ mod tests {
         let pixels = (0..4 * 256).map(|v| ((v * 37) % 101) as f32 / 100.0).collect();
         let images = ImageBatch::new([4, 1, 16, 16], pixels).unwrap();
         let (expected, statistics) = network.forward(images.to_tensor(&Device::flex().autodiff()));
-        let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+        let options = OpenOptions::new(Preset::None);
         let file = network.to_onnx([1, 16, 16], &statistics);
         let found = OnnxTarget::from_bytes("test", &file, options).unwrap().embed(&images, &Device::flex());
         let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();

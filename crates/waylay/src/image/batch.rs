@@ -32,6 +32,17 @@ pub enum ImageError {
         /// Size that differs.
         found: [usize; 3],
     },
+    /// The middle cannot be cut out of a picture.
+    #[error(
+        "an image of {} x {} pixels after resizing, of which {} x {} are to be cut out; need no fewer, and at most 100 \
+         megapixels", resized[0], resized[1], crop[0], crop[1]
+    )]
+    Crop {
+        /// Width and height after resizing.
+        resized: [usize; 2],
+        /// Width and height of the part.
+        crop: [usize; 2],
+    },
     /// A picture is neither gray nor RGB.
     #[error("an image of {found} channels; need 1 (gray) or 3 (RGB)")]
     Channels {

@@ -1,15 +1,15 @@
 //! Between 8-bit pictures and batches of pixels in [0, 1].
 
-use super::{ImageBatch, ImageError, Picture};
+use super::{ImageBatch, ImageError, Picture, Resizing};
 
 impl ImageBatch {
     /// `pictures` as one batch of images of `size` = `[C, H, W]`, C being 1 or 3: the channels are converted first,
-    /// then the size, as [`Picture::to_channels`] and [`Picture::resize_bilinear`] do. Pixels are bytes / 255.
+    /// then the size, as [`Picture::to_channels`] and [`Picture::fitted`] do by default. Pixels are bytes / 255.
     pub fn from_pictures(pictures: &[Picture], size: [usize; 3]) -> Result<Self, ImageError> {
         let [channels, height, width] = size;
         let mut pixels = Vec::with_capacity(pictures.len() * channels * height * width);
         for picture in pictures {
-            pixels.extend(picture.to_pixels(size)?);
+            pixels.extend(picture.to_pixels(size, Resizing::default())?);
         }
         Self::new([pictures.len(), channels, height, width], pixels)
     }
@@ -34,9 +34,9 @@ impl Picture {
     }
 
     /// The picture as pixels of `size` = `[C, H, W]` in [0, 1], C being 1 or 3, converted and resized as needed.
-    pub fn to_pixels(&self, size: [usize; 3]) -> Result<Vec<f32>, ImageError> {
+    pub fn to_pixels(&self, size: [usize; 3], resizing: Resizing) -> Result<Vec<f32>, ImageError> {
         let [channels, height, width] = size;
-        let fitted = self.to_channels(channels)?.resize_bilinear(width, height)?;
+        let fitted = self.to_channels(channels)?.fitted(width, height, resizing)?;
         let plane = |channel: usize| fitted.bytes.iter().skip(channel).step_by(channels);
         Ok((0..channels).flat_map(plane).map(|&byte| f32::from(byte) / 255.0).collect())
     }

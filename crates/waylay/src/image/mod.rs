@@ -10,3 +10,4 @@ mod resize;
 pub use augment::AugmentConfig;
 pub use batch::{ImageBatch, ImageError};
 pub use io::{ImageWriteError, Picture, ReadError, write_png};
+pub use resize::{Fit, Interpolation, Resizing};

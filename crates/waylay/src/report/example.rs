@@ -42,6 +42,7 @@ pub(crate) fn audit() -> Audit {
             input: [3, 128, 128],
             dim: 512,
             preprocess: "128 x 128, RGB, (v - 127.5) / 128".into(),
+            verified: None,
         },
         data: DataFacts {
             name: "orl".into(),

@@ -11,7 +11,7 @@ mod sample;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::image::ImageBatch;
+use crate::image::{ImageBatch, Resizing};
 
 pub use embeddings::{EmbeddingError, Embeddings};
 pub use metric::{Metric, MetricError};
@@ -45,6 +45,11 @@ pub trait Target: Send + Sync {
 
     /// `[C, H, W]` of the pixels it takes: the size at which images are attacked and saved.
     fn input(&self) -> [usize; 3];
+
+    /// How images of other sizes become ones of that size.
+    fn resizing(&self) -> Resizing {
+        Resizing::default()
+    }
 
     /// Dimensions of the embedding.
     fn dim(&self) -> usize;

@@ -8,6 +8,8 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::image::{Fit, Interpolation, Resizing};
+
 /// Why it is unknown, or unusable, how a network wants its pixels.
 #[derive(Debug, Error)]
 pub enum PreprocessError {
@@ -56,6 +58,9 @@ pub enum PreprocessError {
 pub enum Preset {
     /// RGB, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225): torchvision's.
     Imagenet,
+    /// RGB, minus (0.48145466, 0.4578275, 0.40821073), over (0.26862954, 0.26130258, 0.27577711), the middle of a
+    /// bicubic reduction: CLIP's.
+    Clip,
     /// RGB of 0 to 255, minus 127.5, over 128: most face networks.
     Arcface,
     /// RGB of 0 to 1: the pixels as they are. The same numbers as [`Preset::None`], under the name people look for.
@@ -71,13 +76,21 @@ pub enum Preset {
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Self; 6] =
-        [Self::Imagenet, Self::Arcface, Self::ZeroToOne, Self::MinusOneToOne, Self::Raw255, Self::None];
+    pub const ALL: [Self; 7] = [
+        Self::Imagenet,
+        Self::Clip,
+        Self::Arcface,
+        Self::ZeroToOne,
+        Self::MinusOneToOne,
+        Self::Raw255,
+        Self::None,
+    ];
 
     /// The name by which it is chosen.
     pub fn name(self) -> &'static str {
         match self {
             Self::Imagenet => "imagenet",
+            Self::Clip => "clip",
             Self::Arcface => "arcface",
             Self::ZeroToOne => "zero-to-one",
             Self::MinusOneToOne => "minus-one-to-one",
@@ -143,6 +156,14 @@ pub struct Preprocess {
     pub std: Vec<f32>,
     /// Order of the dimensions. Default NCHW.
     pub layout: Layout,
+    /// How pixels of an image of another size are made. Default bilinear.
+    pub interpolation: Interpolation,
+    /// What happens to the proportions of an image of another size. Default stretch.
+    pub resize: Fit,
+    /// With `resize = "crop"`: pixels of the shorter side before the middle is cut out; 1 to 65536. Default: as few as
+    /// cover the input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize_to: Option<usize>,
 }
 
 /// The keys of `MODEL.toml`; those left out come from `preset`, or are the defaults of [`Preprocess`].
@@ -157,6 +178,9 @@ struct Sidecar {
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
     layout: Option<Layout>,
+    interpolation: Option<Interpolation>,
+    resize: Option<Fit>,
+    resize_to: Option<usize>,
 }
 
 impl From<Sidecar> for Preprocess {
@@ -171,6 +195,9 @@ impl From<Sidecar> for Preprocess {
             mean: file.mean.unwrap_or(base.mean),
             std: file.std.unwrap_or(base.std),
             layout: file.layout.unwrap_or(base.layout),
+            interpolation: file.interpolation.unwrap_or(base.interpolation),
+            resize: file.resize.unwrap_or(base.resize),
+            resize_to: file.resize_to,
         }
     }
 }
@@ -179,13 +206,32 @@ impl From<Preset> for Preprocess {
     fn from(preset: Preset) -> Self {
         let (scale, mean, std) = match preset {
             Preset::Imagenet => (1.0, vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
+            Preset::Clip => (
+                1.0,
+                vec![0.481_454_66, 0.457_827_5, 0.408_210_73],
+                vec![0.268_629_54, 0.261_302_58, 0.275_777_11],
+            ),
             Preset::Arcface => (255.0, vec![127.5], vec![128.0]),
             Preset::MinusOneToOne => (2.0, vec![1.0], vec![]),
             Preset::Raw255 => (255.0, vec![], vec![]),
             Preset::ZeroToOne | Preset::None => (1.0, vec![], vec![]),
         };
-        let name = preset.name().to_owned();
-        Self { name, size: None, channels: Channels::Rgb, scale, mean, std, layout: Layout::Nchw }
+        let (interpolation, resize) = match preset {
+            Preset::Clip => (Interpolation::Bicubic, Fit::Crop),
+            _ => (Interpolation::default(), Fit::default()),
+        };
+        Self {
+            name: preset.name().to_owned(),
+            size: None,
+            channels: Channels::Rgb,
+            scale,
+            mean,
+            std,
+            layout: Layout::Nchw,
+            interpolation,
+            resize,
+            resize_to: None,
+        }
     }
 }
 
@@ -257,12 +303,35 @@ impl Preprocess {
             }
             _ => {}
         }
+        match self.resize_to {
+            Some(_) if self.resize != Fit::Crop => {
+                return refuse("resize_to", "given".into(), "`resize = \"crop\"` beside it");
+            }
+            Some(side) if !(1..=65_536).contains(&side) => {
+                return refuse("resize_to", side.to_string(), "1 to 65536 pixels");
+            }
+            _ => {}
+        }
         match self.size {
             Some([h, w]) if !(1..=65_536).contains(&h) || !(1..=65_536).contains(&w) => {
                 refuse("size", format!("{h} x {w}"), "1 to 65536 pixels down and across")
             }
             _ => Ok(()),
         }
+    }
+
+    /// How an image of another size becomes one of the network's.
+    pub fn resizing(&self) -> Resizing {
+        Resizing { interpolation: self.interpolation, fit: self.resize, shorter_side: self.resize_to }
+    }
+
+    /// What black and white pixels become, by channel in the network's order: `[(black, white)]` of `channels`.
+    pub fn range(&self, channels: usize) -> Vec<(f32, f32)> {
+        let at = |list: &[f32], i: usize, default| {
+            list.get(if list.len() == 1 { 0 } else { i }).copied().unwrap_or(default)
+        };
+        let map = |v: f32, i: usize| (v * self.scale - at(&self.mean, i, 0.0)) / at(&self.std, i, 1.0);
+        (0..channels).map(|i| (map(0.0, i), map(1.0, i))).collect()
     }
 
     /// What the network takes, from pixels `[N, C, H, W]` in [0, 1]. Differentiable. The numbers must have passed
@@ -313,7 +382,18 @@ impl fmt::Display for Preprocess {
         f.write_str(match self.layout {
             Layout::Nchw => ", channels first",
             Layout::Nhwc => ", channels last",
-        })
+        })?;
+        let filter = match self.interpolation {
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Bicubic => "bicubic",
+        };
+        match (self.resize, self.resize_to) {
+            (Fit::Stretch, _) => write!(f, ", resized by {filter} stretching"),
+            (Fit::Crop, None) => write!(f, ", {filter}, cropped to the middle"),
+            (Fit::Crop, Some(side)) => {
+                write!(f, ", {filter} to {side} on the shorter side, cropped to the middle")
+            }
+        }
     }
 }
 
@@ -334,6 +414,7 @@ mod tests {
     fn presets_map_black_gray_and_white_as_documented() {
         let cases = [
             (Preset::Arcface, [-0.996_093_75, 0.0, 0.996_093_75]),
+            (Preset::Clip, [-1.792_262_8, 0.069_036_6, 1.930_336]),
             (Preset::ZeroToOne, [0.0, 0.5, 1.0]),
             (Preset::None, [0.0, 0.5, 1.0]),
             (Preset::MinusOneToOne, [-1.0, 0.0, 1.0]),
@@ -364,7 +445,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("net.onnx");
         let missing = Preprocess::choose(&model, None).unwrap_err().to_string();
-        assert!(missing.contains("imagenet, arcface") && missing.contains("net.toml"), "{missing}");
+        assert!(missing.contains("imagenet, clip, arcface") && missing.contains("net.toml"), "{missing}");
         std::fs::write(
             folder.path().join("net.toml"),
             "scale = 255.0\nchannels = \"bgr\"\nsize = [112, 96]\n",

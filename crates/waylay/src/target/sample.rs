@@ -8,5 +8,5 @@ const NETWORK: &[u8] = include_bytes!("../../../../assets/sample/target.onnx");
 
 /// The sample's target: a small network that embeds gray images of clothes.
 pub fn sample_target() -> Result<OnnxTarget, OnnxError> {
-    OnnxTarget::from_bytes("sample", NETWORK, OpenOptions { preprocess: Preset::None.into(), output: None })
+    OnnxTarget::from_bytes("sample", NETWORK, OpenOptions::new(Preset::None))
 }

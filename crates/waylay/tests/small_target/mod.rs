@@ -29,7 +29,7 @@ pub fn target(input: [usize; 3], seed: u64) -> OnnxTarget {
         conv([DIM, 12, rest[0], rest[1]], 1, 0, seed),
         Layer::Flatten,
     ];
-    let options = OpenOptions { preprocess: Preset::None.into(), output: None };
+    let options = OpenOptions::new(Preset::None);
     OnnxTarget::from_bytes(&format!("small-{seed}"), &write(input, &layers), options).unwrap()
 }
 

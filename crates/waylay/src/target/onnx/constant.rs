@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::OnnxError;
 use super::proto::TensorProto;
+use crate::run::sha256;
 
 /// Largest constant, and largest sum of all constants, in bytes.
 pub(super) const MAX_CONSTANT_BYTES: usize = 2 << 30;
@@ -62,6 +63,16 @@ impl Constant {
             Values::Float(v) => Some(v),
             _ => None,
         }
+    }
+
+    /// SHA-256 of its values.
+    pub fn digest(&self) -> String {
+        let bytes: Vec<u8> = match &self.values {
+            Values::Float(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Values::Int(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Values::Bool(v) => v.iter().map(|&v| u8::from(v)).collect(),
+        };
+        sha256([&bytes[..]])
     }
 
     /// The elements at `offsets`, with shape `dims`. Offsets must be below [`Self::len`].

@@ -65,6 +65,8 @@ pub(super) struct Graph {
     pub file: String,
     pub producer: String,
     pub opset: i64,
+    /// SHA-256 of the data of every constant that lies outside the file.
+    pub external: Vec<String>,
     pub names: Vec<String>,
     pub nodes: Vec<Node>,
     pub constants: BTreeMap<Id, Constant>,
@@ -148,6 +150,7 @@ struct Builder<'a> {
     constants: BTreeMap<Id, Constant>,
     /// Bytes of all constants so far.
     bytes: usize,
+    external: Vec<String>,
     nodes: Vec<Node>,
     guards: Vec<Guard>,
 }
@@ -181,6 +184,7 @@ impl Builder<'_> {
             file: self.file.to_owned(),
             producer,
             opset,
+            external: self.external,
             names: self.names,
             nodes: self.nodes,
             constants: self.constants,
@@ -207,7 +211,11 @@ impl Builder<'_> {
     fn constants(&mut self, tensors: Vec<TensorProto>) -> Result<(), OnnxError> {
         for tensor in tensors {
             let id = self.define(tensor.name.as_deref().unwrap_or_default())?;
+            let outside = tensor.data_location == Some(1);
             let constant = Constant::decode(tensor, self.folder)?;
+            if outside {
+                self.external.push(constant.digest());
+            }
             self.bytes += constant.len() * if matches!(constant.values, Values::Int(_)) { 8 } else { 4 };
             if self.bytes > MAX_CONSTANT_BYTES {
                 return Err(self.invalid(format!("its constants exceed {MAX_CONSTANT_BYTES} bytes")));

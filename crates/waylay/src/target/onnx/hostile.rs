@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::proto::*;
-use super::{OnnxError, OnnxTarget, OpenOptions, inspect_bytes};
+use super::{InspectOptions, OnnxError, OnnxTarget, OpenOptions, inspect_bytes};
 use crate::target::Target;
 use crate::target::preprocess::Preset;
 
@@ -18,7 +18,7 @@ const MIXTURES: [&[u8]; 3] = [
 const UNFOLDED: &[u8] = include_bytes!("../../../tests/golden/onnx/mobilenet.legacy17_unfolded.onnx");
 
 fn open(bytes: &[u8]) -> Result<OnnxTarget, OnnxError> {
-    OnnxTarget::from_bytes("net.onnx", bytes, OpenOptions { preprocess: Preset::None.into(), output: None })
+    OnnxTarget::from_bytes("net.onnx", bytes, OpenOptions::new(Preset::None))
 }
 
 /// Opens the bytes, whatever comes of it, within a few seconds.
@@ -178,7 +178,7 @@ fn an_unknown_operator_is_named_with_node_opset_and_the_list() {
     );
     let mut model = relu();
     change(&mut model);
-    let found = inspect_bytes("net.onnx", &model.encode_to_vec(), None).unwrap();
+    let found = inspect_bytes("net.onnx", &model.encode_to_vec(), &InspectOptions::default()).unwrap();
     assert!(!found.operators[0].supported && found.problem.unwrap().contains("Swirl"));
     let domain = broken(|m| graph(m).node[0].domain = Some("com.example".into()));
     assert!(domain.contains("com.example::Relu"), "{domain}");

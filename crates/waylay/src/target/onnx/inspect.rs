@@ -9,8 +9,9 @@ use super::constant::Values;
 use super::graph::Graph;
 use super::load::{Wanted, load};
 use super::ops;
-use super::{OnnxError, decode, file_name, read};
+use super::{Candidate, Head, OnnxError, decode, file_name, normalised, read};
 use crate::target::Tap;
+use crate::target::preprocess::{Layout, Preprocess, Preset};
 
 /// An input or output of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +34,7 @@ pub struct OperatorCount {
 }
 
 /// What [`inspect`] finds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// The file's name.
     pub name: String,
@@ -57,6 +58,12 @@ pub struct Inspection {
     pub taps: Vec<TapReport>,
     /// The only batch size the graph takes; none where it takes any, or cannot be run.
     pub fixed_batch: Option<usize>,
+    /// Tensors that can serve as the embedding, the first output first; one may be proposed in its place.
+    pub candidates: Vec<Candidate>,
+    /// What the graph does to the image before anything else, where that is a normalisation.
+    pub normalises: Option<String>,
+    /// What each preset makes of black and white pixels.
+    pub presets: Vec<PresetRange>,
     /// Why it cannot be run.
     pub problem: Option<String>,
 }
@@ -70,18 +77,42 @@ pub struct TapReport {
     pub size: [usize; 3],
 }
 
-/// Describes the file at `path`. `size` is height and width for networks that leave them open. Only a file that is no
+/// What a preset maps pixels to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PresetRange {
+    /// The preset's name.
+    pub preset: String,
+    /// Black and white, by channel.
+    pub ranges: Vec<(f32, f32)>,
+    /// All that it does, in one line.
+    pub text: String,
+}
+
+/// Describes the file at `path`. Only a file that is no
 /// valid graph is an error: operators that are not supported are listed.
-pub fn inspect(path: &Path, size: Option<[usize; 2]>) -> Result<Inspection, OnnxError> {
-    describe(decode(&file_name(path), &read(path)?, path.parent())?, size)
+pub fn inspect(path: &Path, options: &InspectOptions) -> Result<Inspection, OnnxError> {
+    describe(decode(&file_name(path), &read(path)?, path.parent())?, options)
+}
+
+/// What is known beyond the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InspectOptions {
+    /// Height and width, for networks that leave them open.
+    pub size: Option<[usize; 2]>,
+    /// The tensor that is the embedding; the first output where left out.
+    pub output: Option<String>,
+    /// Order of the dimensions.
+    pub layout: Layout,
+    /// What comes behind the output.
+    pub head: Head,
 }
 
 /// As [`inspect`], for bytes in memory.
-pub fn inspect_bytes(name: &str, bytes: &[u8], size: Option<[usize; 2]>) -> Result<Inspection, OnnxError> {
-    describe(decode(name, bytes, None)?, size)
+pub fn inspect_bytes(name: &str, bytes: &[u8], options: &InspectOptions) -> Result<Inspection, OnnxError> {
+    describe(decode(name, bytes, None)?, options)
 }
 
-fn describe(graph: Graph, size: Option<[usize; 2]>) -> Result<Inspection, OnnxError> {
+fn describe(graph: Graph, options: &InspectOptions) -> Result<Inspection, OnnxError> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     graph.nodes.iter().for_each(|n| *counts.entry(&n.operator).or_default() += 1);
     let operators = counts.into_iter().map(|(name, count)| OperatorCount {
@@ -105,15 +136,29 @@ fn describe(graph: Graph, size: Option<[usize; 2]>) -> Result<Inspection, OnnxEr
         dim: None,
         taps: Vec::new(),
         fixed_batch: None,
+        candidates: Vec::new(),
+        normalises: normalised::find(&graph).map(|n| format!("node `{}` {}", n.node, n.text)),
+        presets: Vec::new(),
         problem: None,
     };
-    match load(graph, &Wanted { size, ..Wanted::default() }) {
+    let channels = if options.layout == Layout::Nchw { 1 } else { 3 };
+    let channels = graph.input_dims.get(channels).copied().flatten().unwrap_or(3);
+    let fits = |p: &Preprocess| p.check(channels).is_ok();
+    inspection.presets = Preset::ALL
+        .map(Preprocess::from)
+        .into_iter()
+        .filter(fits)
+        .map(|p| PresetRange { preset: p.name.clone(), ranges: p.range(channels), text: p.to_string() })
+        .collect();
+    let InspectOptions { size, output, layout, head } = options.clone();
+    match load(graph, &Wanted { size, output, layout, head, ..Wanted::default() }) {
         Ok(loaded) => {
             inspection.multiply_adds = Some(loaded.multiply_adds);
             inspection.dim = Some(loaded.dim);
             let taps = loaded.taps.into_iter();
             inspection.taps = taps.map(|Tap { name, size }| TapReport { name, size }).collect();
             inspection.fixed_batch = loaded.fixed_batch;
+            inspection.candidates = loaded.candidates;
         }
         Err(error) => inspection.problem = Some(error.to_string()),
     }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::OnnxError;
+use super::candidates::Candidate;
 use super::graph::{Graph, Id};
+use super::head::{Fitted, Head};
 use super::network::{Network, Trace};
-use super::value::Ranked;
 use crate::target::Tap;
 use crate::target::preprocess::{Channels, Layout};
 
@@ -22,6 +23,7 @@ pub(super) struct Wanted {
     pub size: Option<[usize; 2]>,
     pub channels: Channels,
     pub layout: Layout,
+    pub head: Head,
 }
 
 /// A network with the sizes that a dry run found.
@@ -37,6 +39,9 @@ pub(super) struct Loaded {
     pub fixed_batch: Option<usize>,
     /// Multiplications per image.
     pub multiply_adds: u64,
+    /// Tensors that can serve as the embedding.
+    pub candidates: Vec<Candidate>,
+    head: Fitted,
 }
 
 /// Folds `graph` and runs it once, or a few times where it must be found out whether it takes any batch.
@@ -57,16 +62,20 @@ pub(super) fn load(graph: Graph, wanted: &Wanted) -> Result<Loaded, OnnxError> {
     if dims.len() < 2 || dims[0] != batch {
         return Err(bad(format!("shape {dims:?}; need [{batch}, dimensions]")));
     }
+    let (head, dim) = wanted.head.fit(&dims, network.device())?;
+    let candidates = network.candidates(&trace);
     let taps = taps(&network, &trace, batch, input);
     network.set_taps(taps.iter().map(|t| t.1).collect());
     let mut loaded = Loaded {
         network,
         input,
         layout: wanted.layout,
-        dim: dims[1..].iter().product(),
+        dim,
         taps: taps.into_iter().map(|t| t.0).collect(),
         fixed_batch: Some(batch),
         multiply_adds: trace.multiply_adds / batch as u64,
+        candidates,
+        head,
     };
     if batch == 1 {
         loaded.fixed_batch = if any_batch(&mut loaded) { None } else { Some(1) };
@@ -106,8 +115,9 @@ impl Loaded {
         let count = input.dims()[0];
         let (output, maps) = self.network.run(input, taps)?;
         let found = output.dims();
-        match output.reshape(&[count, self.dim]) {
-            Ok(Ranked::R2(embedding)) if found[0] == count => Ok((embedding, maps)),
+        let embedding = self.head.apply(output, count);
+        match embedding.map(|e| (e.dims(), e)) {
+            Ok((dims, embedding)) if found[0] == count && dims == [count, self.dim] => Ok((embedding, maps)),
             _ => Err(OnnxError::Output {
                 name: self.network.file().to_owned(),
                 reason: format!("shape {found:?}; need [{count}, {}]", self.dim),
@@ -227,7 +237,7 @@ mod tests {
     use burn::tensor::Device;
 
     fn open(model: &ModelProto, preprocess: Preprocess) -> Result<OnnxTarget, OnnxError> {
-        OnnxTarget::from_bytes("net", &model.encode_to_vec(), OpenOptions { preprocess, output: None })
+        OnnxTarget::from_bytes("net", &model.encode_to_vec(), OpenOptions::new(preprocess))
     }
 
     /// Joins a constant of one row to every image: no other batch than 1 is possible.

@@ -5,17 +5,20 @@
 //!         decode   check   once    run       sizes   pixels to embeddings
 //! ```
 
+mod candidates;
 mod conformance;
 mod constant;
 mod error;
 mod fold;
 mod functions;
 mod graph;
+mod head;
 #[cfg(test)]
 mod hostile;
 mod inspect;
 mod load;
 mod network;
+mod normalised;
 mod ops;
 mod proto;
 mod value;
@@ -29,13 +32,15 @@ use prost::Message;
 
 use super::preprocess::Preprocess;
 use super::{Embeddings, Features, Tap, Target};
-use crate::image::ImageBatch;
+use crate::image::{ImageBatch, Resizing};
 use crate::run::sha256;
 
+pub use candidates::Candidate;
 pub use conformance::{NodeTest, node_test};
 pub use error::OnnxError;
-pub use inspect::{Inspection, OperatorCount, Port, inspect, inspect_bytes};
-pub use verify::{Difference, Verification, verify};
+pub use head::{Head, Pool, Whitening};
+pub use inspect::{InspectOptions, Inspection, OperatorCount, Port, PresetRange, inspect, inspect_bytes};
+pub use verify::{Difference, GRADIENT_FACTOR, TOLERANCE, Verification, verify};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 2 << 30;
@@ -49,6 +54,17 @@ pub struct OpenOptions {
     pub preprocess: Preprocess,
     /// The tensor that is the embedding, by name. Default: the file's first output.
     pub output: Option<String>,
+    /// What comes behind that tensor. Default: nothing.
+    pub head: Head,
+    /// Normalise even where the graph begins by doing that itself. Default: that is an error.
+    pub normalise_twice: bool,
+}
+
+impl OpenOptions {
+    /// The file's first output, as it is.
+    pub fn new(preprocess: impl Into<Preprocess>) -> Self {
+        Self { preprocess: preprocess.into(), output: None, head: Head::default(), normalise_twice: false }
+    }
 }
 
 /// A network from an ONNX file. Every dimension of its output but the first makes the embedding.
@@ -79,13 +95,25 @@ impl OnnxTarget {
         options: OpenOptions,
     ) -> Result<Self, OnnxError> {
         let graph = decode(name, bytes, folder)?;
-        let OpenOptions { preprocess, output } = options;
-        let fingerprint = fingerprint(bytes, &preprocess, output.as_deref());
+        let OpenOptions { preprocess, output, head, normalise_twice } = options;
+        if let Some(found) = normalised::find(&graph)
+            && !normalise_twice
+            && !(preprocess.mean.is_empty() && preprocess.std.is_empty())
+        {
+            let reason = format!(
+                "its graph normalises already: node `{}` {}; choose --preprocess none (pixels of 0 to 1) or raw-255 (0 to \
+                 255), or allow both with --normalise-twice",
+                found.node, found.text
+            );
+            return Err(OnnxError::Input { name: name.to_owned(), reason });
+        }
+        let fingerprint = fingerprint(bytes, &preprocess, output.as_deref(), &head, &graph.external)?;
         let wanted = load::Wanted {
             output,
             size: preprocess.size,
             channels: preprocess.channels,
             layout: preprocess.layout,
+            head,
         };
         let loaded = load::load(graph, &wanted)?;
         preprocess.check(loaded.input[0])?;
@@ -101,6 +129,11 @@ impl OnnxTarget {
     /// size runs at once.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.loaded.fixed_batch
+    }
+
+    /// Tensors that can serve as the embedding; one may be proposed in place of the first output.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.loaded.candidates
     }
 
     fn check_size(&self, [_, c, h, w]: [usize; 4]) -> Result<(), OnnxError> {
@@ -122,6 +155,10 @@ impl Target for OnnxTarget {
 
     fn input(&self) -> [usize; 3] {
         self.loaded.input
+    }
+
+    fn resizing(&self) -> Resizing {
+        self.preprocess.resizing()
     }
 
     fn dim(&self) -> usize {
@@ -174,9 +211,29 @@ fn decode(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<graph::Grap
     graph::Graph::build(model, name, folder)
 }
 
-/// Over the file, everything in the preprocessing but its name, and the output's name.
-fn fingerprint(bytes: &[u8], preprocess: &Preprocess, output: Option<&str>) -> String {
-    let Preprocess { name: _, size, channels, scale, mean, std, layout } = preprocess;
-    let rest = format!("{size:?} {channels:?} {scale:?} {mean:?} {std:?} {layout:?} {output:?}");
-    sha256([bytes, rest.as_bytes()])
+/// Over the file and the weights beside it, everything in the preprocessing but its name, the output's name, and the
+/// head with its file.
+fn fingerprint(
+    bytes: &[u8],
+    preprocess: &Preprocess,
+    output: Option<&str>,
+    head: &Head,
+    external: &[String],
+) -> Result<String, OnnxError> {
+    let Preprocess { name: _, size, channels, scale, mean, std, layout, .. } = preprocess;
+    let mut rest = format!("{size:?} {channels:?} {scale:?} {mean:?} {std:?} {layout:?} {output:?}");
+    // Left out where it is the default, as all files before it had it.
+    if preprocess.resizing() != Resizing::default() {
+        rest.push_str(&format!(" {:?}", preprocess.resizing()));
+    }
+    let mut parts = vec![bytes.to_vec()];
+    if let Some(pool) = head.pool {
+        rest.push_str(&format!(" {pool:?}"));
+    }
+    if let Some(path) = &head.whiten {
+        parts.push(std::fs::read(path).map_err(|source| OnnxError::Read { path: path.clone(), source })?);
+    }
+    external.iter().for_each(|digest| rest.push_str(&format!(" {digest}")));
+    parts.push(rest.into_bytes());
+    Ok(sha256(parts.iter().map(Vec::as_slice)))
 }

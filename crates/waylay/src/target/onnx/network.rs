@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Tensor};
 
 use super::OnnxError;
+use super::candidates::{self, Candidate};
 use super::constant::{Constant, Values};
 use super::fold::{apply, fold, is_live};
 use super::graph::{Graph, Id, Node};
@@ -90,6 +91,11 @@ impl Network {
     pub fn leaves_activation(&self, id: Id) -> bool {
         let made_by = self.graph.nodes.iter().find(|node| node.outputs.contains(&Some(id)));
         made_by.is_some_and(|node| ops::is_activation(&node.operator))
+    }
+
+    /// Tensors that can serve as the embedding.
+    pub fn candidates(&self, trace: &Trace) -> Vec<Candidate> {
+        candidates::find(&self.graph, self.output, trace, |id| self.known.contains_key(&id))
     }
 
     /// Makes [`Self::run`] return the maps `taps`, and forgets all plans.

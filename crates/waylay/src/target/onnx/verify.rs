@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use npyz::npz::NpzArchive;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{OnnxError, OnnxTarget};
 
@@ -14,7 +14,7 @@ use super::{OnnxError, OnnxTarget};
 const MAX_ELEMENTS: u64 = 1 << 28;
 
 /// How far two arrays are apart.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Largest absolute difference.
     pub max_abs: f32,
@@ -23,7 +23,7 @@ pub struct Difference {
 }
 
 /// What [`verify`] found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     /// Of the outputs.
     pub values: Difference,
@@ -33,6 +33,19 @@ pub struct Verification {
     pub input: Vec<usize>,
     /// Shape of `output`.
     pub output: Vec<usize>,
+}
+
+/// Largest difference of values relative to the reference's largest, that passes without being told otherwise.
+pub const TOLERANCE: f64 = 1e-4;
+/// Gradients go through twice the layers: their tolerance is this many times that of values.
+pub const GRADIENT_FACTOR: f64 = 10.0;
+
+impl Verification {
+    /// Whether values are within `tolerance`, and gradients within [`GRADIENT_FACTOR`] times that.
+    pub fn passes(&self, tolerance: f64) -> bool {
+        let gradient = self.gradient.is_none_or(|g| f64::from(g.max_rel) <= GRADIENT_FACTOR * tolerance);
+        f64::from(self.values.max_rel) <= tolerance && gradient
+    }
 }
 
 /// Compares `target` with the arrays in the `.npz` file at `reference`: `input`, `output`, and optionally `cotangent`

@@ -45,6 +45,21 @@ impl Call<'_> {
         self.value(index)?.to_tensor(self.device).map_err(|e| format!("input {index}: {e}"))
     }
 
+    /// Input `index` as [`Self::tensor`]; booleans become 0 and 1.
+    pub fn mask(&self, index: usize) -> Result<Ranked, String> {
+        match self.value(index)? {
+            Value::Known(known) => match &known.constant.values {
+                Values::Bool(flags) => {
+                    let floats = flags.iter().map(|&f| f32::from(u8::from(f))).collect();
+                    let dims = known.constant.dims.clone();
+                    Value::known(Constant { dims, values: Values::Float(floats) }).to_tensor(self.device)
+                }
+                _ => self.tensor(index),
+            },
+            Value::Tensor(_) => self.tensor(index),
+        }
+    }
+
     /// Input `index` as a tensor of rank 4.
     pub fn image(&self, index: usize) -> Result<Tensor<4>, String> {
         match self.tensor(index)? {

@@ -1,4 +1,4 @@
-//! Comparisons and choices, known without the image; `Where` may choose between tensors.
+//! Comparisons and choices. On the image's path a boolean is a float tensor of 0 and 1, which has no gradient.
 
 use burn::tensor::{Bool, Tensor, TensorData};
 
@@ -6,23 +6,77 @@ use super::arithmetic::pairs;
 use super::call::{Call, broadcast};
 use super::{Operator, Outcome, one, op};
 use crate::target::onnx::constant::{Constant, Values};
-use crate::target::onnx::value::zip_rank;
+use crate::target::onnx::value::{Ranked, Value, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
-    op("Equal", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_eq()))),
-    op("Less", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_lt()))),
-    op("LessOrEqual", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_le()))),
-    op("Greater", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_gt()))),
-    op("GreaterOrEqual", 2..=2, |call| compare(call, |o| o.is_some_and(|o| o.is_ge()))),
-    op("And", 2..=2, |call| both(call, |a, b| a && b)),
-    op("Or", 2..=2, |call| both(call, |a, b| a || b)),
-    op("Xor", 2..=2, |call| both(call, |a, b| a != b)),
+    op("Equal", 2..=2, |call| {
+        let tensors = |a, b| zip_rank!(a, b, (x, y) => x.equal(y).float());
+        compare(call, |o| o.is_some_and(|o| o.is_eq()), tensors)
+    }),
+    op("Less", 2..=2, |call| {
+        let tensors = |a, b| zip_rank!(a, b, (x, y) => x.lower(y).float());
+        compare(call, |o| o.is_some_and(|o| o.is_lt()), tensors)
+    }),
+    op("LessOrEqual", 2..=2, |call| {
+        let tensors = |a, b| zip_rank!(a, b, (x, y) => x.lower_equal(y).float());
+        compare(call, |o| o.is_some_and(|o| o.is_le()), tensors)
+    }),
+    op("Greater", 2..=2, |call| {
+        let tensors = |a, b| zip_rank!(a, b, (x, y) => x.greater(y).float());
+        compare(call, |o| o.is_some_and(|o| o.is_gt()), tensors)
+    }),
+    op("GreaterOrEqual", 2..=2, |call| {
+        let tensors = |a, b| zip_rank!(a, b, (x, y) => x.greater_equal(y).float());
+        compare(call, |o| o.is_some_and(|o| o.is_ge()), tensors)
+    }),
+    op("And", 2..=2, |call| both(call, |a, b| a && b, |a, b| zip_rank!(a, b, (x, y) => x * y))),
+    op("Or", 2..=2, |call| both(call, |a, b| a || b, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))),
+    op("Xor", 2..=2, |call| both(call, |a, b| a != b, |a, b| zip_rank!(a, b, (x, y) => (x - y).abs()))),
+    op("IsNaN", 1..=1, |call| is(call, f32::is_nan, |t| map_rank!(t, t => t.is_nan().float()))),
+    op("IsInf", 1..=1, |call| {
+        if call.int("detect_negative", 1)? == 0 || call.int("detect_positive", 1)? == 0 {
+            return is_one_infinity(call);
+        }
+        is(call, f32::is_infinite, |t| map_rank!(t, t => t.is_inf().float()))
+    }),
     op("Not", 1..=1, not),
     op("If", 1..=128, branch),
     op("Where", 3..=3, choose),
 ];
 
-fn compare(call: &Call<'_>, holds: fn(Option<std::cmp::Ordering>) -> bool) -> Outcome {
+/// `f` of tensors brought to one shape.
+fn on_tensors(call: &Call<'_>, f: fn(Ranked, Ranked) -> Result<Ranked, String>) -> Outcome {
+    let (a, b) = (call.mask(0)?, call.mask(1)?);
+    let dims = call.affordable(broadcast(&a.dims(), &b.dims())?)?;
+    one(f(a.with_rank(dims.len())?.expand(&dims)?, b.with_rank(dims.len())?.expand(&dims)?)?)
+}
+
+fn is(call: &Call<'_>, holds: fn(f32) -> bool, tensors: fn(Ranked) -> Ranked) -> Outcome {
+    if !call.all_known() {
+        return one(tensors(call.tensor(0)?));
+    }
+    let x = call.constant(0)?;
+    let values = x.as_floats().ok_or("numbers that are not floats")?;
+    one(Constant { dims: x.dims.clone(), values: Values::Bool(values.iter().map(|&v| holds(v)).collect()) })
+}
+
+/// Of one sign only, or of none.
+fn is_one_infinity(call: &Call<'_>) -> Outcome {
+    let x = call.constant(0)?;
+    let values = x.as_floats().ok_or("numbers that are not floats")?;
+    let (negative, positive) = (call.int("detect_negative", 1)? != 0, call.int("detect_positive", 1)? != 0);
+    let holds = |v: &f32| (negative && *v == f32::NEG_INFINITY) || (positive && *v == f32::INFINITY);
+    one(Constant { dims: x.dims.clone(), values: Values::Bool(values.iter().map(holds).collect()) })
+}
+
+fn compare(
+    call: &Call<'_>,
+    holds: fn(Option<std::cmp::Ordering>) -> bool,
+    tensors: fn(Ranked, Ranked) -> Result<Ranked, String>,
+) -> Outcome {
+    if !call.all_known() {
+        return on_tensors(call, tensors);
+    }
     let (a, b) = (call.constant(0)?, call.constant(1)?);
     call.affordable_known(broadcast(&a.dims, &b.dims)?)?;
     let (dims, offsets) = pairs(a, b)?;
@@ -37,7 +91,14 @@ fn compare(call: &Call<'_>, holds: fn(Option<std::cmp::Ordering>) -> bool) -> Ou
     one(Constant { values: Values::Bool(results.collect::<Result<_, _>>()?), dims })
 }
 
-fn both(call: &Call<'_>, f: fn(bool, bool) -> bool) -> Outcome {
+fn both(
+    call: &Call<'_>,
+    f: fn(bool, bool) -> bool,
+    tensors: fn(Ranked, Ranked) -> Result<Ranked, String>,
+) -> Outcome {
+    if !call.all_known() {
+        return on_tensors(call, tensors);
+    }
     let (a, b) = (call.constant(0)?, call.constant(1)?);
     let (Values::Bool(x), Values::Bool(y)) = (&a.values, &b.values) else {
         return Err("operands that are not booleans".into());
@@ -48,12 +109,29 @@ fn both(call: &Call<'_>, f: fn(bool, bool) -> bool) -> Outcome {
 }
 
 fn not(call: &Call<'_>) -> Outcome {
+    if !call.all_known() {
+        return one(map_rank!(call.mask(0)?, t => t.neg() + 1.0));
+    }
     let x = call.constant(0)?;
     let Values::Bool(values) = &x.values else { return Err("an operand that is not boolean".into()) };
     one(Constant { dims: x.dims.clone(), values: Values::Bool(values.iter().map(|v| !v).collect()) })
 }
 
 fn choose(call: &Call<'_>) -> Outcome {
+    if let Value::Tensor(condition) = call.value(0)? {
+        let (a, b) = (call.tensor(1)?, call.tensor(2)?);
+        let dims = broadcast(&broadcast(&condition.dims(), &a.dims())?, &b.dims())?;
+        let dims = call.affordable(dims)?;
+        let full = |t: Ranked| t.with_rank(dims.len())?.expand(&dims);
+        let (a, b) = (full(a)?, full(b)?);
+        let mask = full(condition.clone().lift(call.device))?;
+        // Both are tensors of one rank; the mask's flags are taken flat.
+        let flags = mask.flat().not_equal_elem(0.0);
+        return one(zip_rank!(a, b, (x, y) => {
+            let shape = x.dims();
+            y.mask_where(flags.reshape(shape), x)
+        })?);
+    }
     let condition = call.constant(0)?;
     let Values::Bool(mask) = &condition.values else { return Err("a condition that is not boolean".into()) };
     if call.all_known() {

@@ -4,7 +4,7 @@ use super::call::axis;
 use super::{Call, Operator, Outcome, one, op};
 use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
 use crate::target::onnx::graph::Attribute;
-use crate::target::onnx::value::{Value, zip_rank};
+use crate::target::onnx::value::{Value, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
     op("Constant", 0..=0, constant),
@@ -97,6 +97,10 @@ fn cast(call: &Call<'_>, to: i64) -> Outcome {
     let float = matches!(to, 1 | 10 | 11 | 16);
     let known = match call.value(0)? {
         tensor @ Value::Tensor(_) if float => return Ok(vec![tensor.clone()]),
+        // A boolean on the image's path is 0 or 1.
+        Value::Tensor(tensor) if to == 9 => {
+            return one(map_rank!(tensor.clone(), t => t.not_equal_elem(0.0).float()));
+        }
         Value::Tensor(_) => {
             return Err(format!("a cast of the image's path to type {to}; only floats are supported"));
         }
