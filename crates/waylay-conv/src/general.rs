@@ -9,6 +9,7 @@ use crate::im2col::{col2im, im2col};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::window::{Shared, Window};
+use crate::winograd;
 
 /// Values of the column matrix that a tile may hold: 4 MB, a core's share of the last cache.
 const TILE: usize = 1 << 20;
@@ -19,6 +20,10 @@ const BLOCK: usize = 64;
 
 /// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, `weight` `[Co, Ci / groups, Kh, Kw]` and `bias` `[Co]`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    if winograd::fits(g) { winograd::forward(g, x, weight, bias) } else { by_columns(g, x, weight, bias) }
+}
+
+fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
     let (groups, threads) = (g.options.groups, rayon::current_num_threads());
     let tiles = Plan::new(g, g.depth(), threads.div_ceil(groups)).all(g);

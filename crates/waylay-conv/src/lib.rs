@@ -24,6 +24,7 @@ mod stock;
 #[cfg(test)]
 mod tests;
 mod window;
+mod winograd;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};

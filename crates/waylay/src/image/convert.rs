@@ -81,7 +81,10 @@ mod tests {
     fn pictures_of_no_use_are_errors() {
         assert!(matches!(ImageBatch::from_pictures(&[], [1, 16, 16]), Err(ImageError::Empty { .. })));
         let picture = Picture { width: 2, height: 2, channels: 1, bytes: vec![0; 4] };
-        assert!(matches!(picture.to_pixels([4, 2, 2]), Err(ImageError::Channels { found: 4 })));
-        assert!(matches!(picture.to_pixels([1, 0, 2]), Err(ImageError::Empty { .. })));
+        assert!(matches!(
+            picture.to_pixels([4, 2, 2], Resizing::default()),
+            Err(ImageError::Channels { found: 4 })
+        ));
+        assert!(matches!(picture.to_pixels([1, 0, 2], Resizing::default()), Err(ImageError::Empty { .. })));
     }
 }

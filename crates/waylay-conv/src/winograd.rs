@@ -1,0 +1,337 @@
+//! Convolution with 3x3 kernels and stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 pixels instead of 144.
+//! Source: Lavin and Gray, arXiv:1509.09308, section 4.3, with the points 0, ±1, ±2 and ∞.
+//!
+//! Rounding: sums of transformed values cancel, so that results are off by about ten times what plain `f32` sums are
+//! off by; the tests bound it against `f64`.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::gemm::{Matrix, multiply};
+use crate::options::Geometry;
+use crate::scratch;
+use crate::simd::vectorised;
+use crate::window::{Shared, Window};
+
+/// Pixels of a tile's output across and down, and of its input.
+const OUT: usize = 4;
+const IN: usize = 6;
+/// Products per tile, channel and filter.
+const POINTS: usize = IN * IN;
+/// Fewest channels in and out for which the transforms pay.
+const LEAST_CHANNELS: usize = 32;
+/// Values that a task's transformed input and output may hold together.
+const BLOCK: usize = 1 << 20;
+/// Fewest tiles of a task, unless there are no more.
+const LEAST_TILES: usize = 64;
+
+/// Whether [`forward`] computes this convolution, and is likely to be faster than columns.
+pub(crate) fn fits(g: &Geometry) -> bool {
+    let o = &g.options;
+    g.kernel == [3; 2]
+        && o.stride == [1; 2]
+        && o.dilation == [1; 2]
+        && o.groups == 1
+        && g.in_channels >= LEAST_CHANNELS
+        && g.out_channels >= LEAST_CHANNELS
+        && g.output[0] >= OUT
+        && g.output[1] >= OUT
+}
+
+/// Tiles of a convolution: rows of tiles over all images, one after the other.
+#[derive(Clone, Copy)]
+struct Tiling {
+    down: usize,
+    across: usize,
+}
+
+/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, `weight` `[Co, Ci, 3, 3]` and `bias` `[Co]`, where [`fits`].
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let filters = transformed_filters(g, weight);
+    let tiling = Tiling { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) };
+    let rows = g.images * tiling.down;
+    let threads = rayon::current_num_threads();
+    let tiles = (BLOCK / (POINTS * (g.in_channels + g.out_channels))).max(LEAST_TILES);
+    let mut per_task = (tiles / tiling.across).clamp(1, rows);
+    // Each thread as many tasks as any other, as far as there are enough.
+    let tasks = rows.div_ceil(per_task);
+    if tasks >= threads {
+        per_task = rows.div_ceil(tasks.next_multiple_of(threads));
+    } else if rows * tiling.across >= threads * LEAST_TILES {
+        per_task = rows.div_ceil(threads);
+    }
+    let blocks: Vec<Range<usize>> =
+        (0..rows.div_ceil(per_task)).map(|b| b * per_task..rows.min((b + 1) * per_task)).collect();
+    // With fewer blocks than threads, threads share a block's filters and each transforms the input anew.
+    let parts = threads.div_ceil(blocks.len());
+    let share = g.out_channels.div_ceil(parts).next_multiple_of(16).min(g.out_channels);
+    let tasks: Vec<(Range<usize>, Range<usize>)> = blocks
+        .iter()
+        .flat_map(|block| {
+            (0..g.out_channels.div_ceil(share))
+                .map(|part| (block.clone(), part * share..g.out_channels.min((part + 1) * share)))
+        })
+        .collect();
+    let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
+    let shared = Shared::new(&mut output);
+    tasks.into_par_iter().for_each(|(rows, outs)| {
+        let tiles = rows.len() * tiling.across;
+        scratch::with(POINTS * g.in_channels * tiles, |input| {
+            transform_input(g, tiling, x, rows.clone(), input);
+            scratch::with(POINTS * outs.len() * tiles, |products| {
+                for point in 0..POINTS {
+                    let filters = &filters[(point * g.out_channels + outs.start) * g.in_channels..];
+                    let filters = Matrix::new(filters, outs.len(), g.in_channels, g.in_channels);
+                    let input = &input[point * g.in_channels * tiles..][..g.in_channels * tiles];
+                    let input = Matrix::new(input, g.in_channels, tiles, tiles);
+                    let target = &mut products[point * outs.len() * tiles..][..outs.len() * tiles];
+                    multiply(&mut Window::of(target, tiles), false, filters, input);
+                }
+                transform_output(g, tiling, products, rows, outs, bias, &shared);
+            });
+        });
+    });
+    output
+}
+
+/// U = G g Gᵀ of every filter and channel: `[36, Co, Ci]`.
+fn transformed_filters(g: &Geometry, weight: &[f32]) -> Vec<f32> {
+    let (outs, ins) = (g.out_channels, g.in_channels);
+    let mut filters = vec![0.0; POINTS * outs * ins];
+    let shared = Shared::new(&mut filters);
+    (0..outs).into_par_iter().for_each(|out| {
+        scratch::with((9 + 18 + POINTS) * ins, |space| {
+            let (taps, rest) = space.split_at_mut(9 * ins);
+            let (half, whole) = rest.split_at_mut(18 * ins);
+            let filter = &weight[out * ins * 9..][..ins * 9];
+            for (channel, kernel) in filter.as_chunks::<9>().0.iter().enumerate() {
+                kernel.iter().enumerate().for_each(|(tap, value)| taps[tap * ins + channel] = *value);
+            }
+            // Down, then across.
+            for column in 0..3 {
+                let d = [0, 1, 2].map(|row| &taps[(row * 3 + column) * ins..][..ins]);
+                filter_points(d, &mut half[column * IN * ins..][..IN * ins]);
+            }
+            for point in 0..IN {
+                let d = [0, 1, 2].map(|column| &half[(column * IN + point) * ins..][..ins]);
+                filter_points(d, &mut whole[point * IN * ins..][..IN * ins]);
+            }
+            for (point, values) in whole.chunks_exact(ins).enumerate() {
+                // SAFETY: every filter writes rows of its own.
+                let mut row = unsafe { shared.window((point * outs + out) * ins, 1, ins, ins) };
+                row.row(0).copy_from_slice(values);
+            }
+        });
+    });
+    filters
+}
+
+/// V = Bᵀ d B of the tiles in `rows`, every channel: `[36, Ci, tiles]`.
+fn transform_input(g: &Geometry, tiling: Tiling, x: &[f32], rows: Range<usize>, input: &mut [f32]) {
+    let tiles = rows.len() * tiling.across;
+    let pitch = OUT * tiling.across + 2;
+    let [height, width] = g.input;
+    let [top, left, ..] = g.options.padding;
+    let inner = left.min(pitch)..(left + width).min(pitch);
+    scratch::with(IN * pitch + IN * pitch * rows.len() + IN * tiles, |space| {
+        let (lines, rest) = space.split_at_mut(IN * pitch);
+        let (half, taps) = rest.split_at_mut(IN * pitch * rows.len());
+        for channel in 0..g.in_channels {
+            for (place, row) in rows.clone().enumerate() {
+                let (image, down) = (row / tiling.down, row % tiling.down);
+                let plane = &x[(image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+                for (i, line) in lines.chunks_exact_mut(pitch).enumerate() {
+                    match (down * OUT + i).checked_sub(top) {
+                        Some(y) if y < height => {
+                            line[..inner.start].fill(0.0);
+                            line[inner.end..].fill(0.0);
+                            let source = &plane[y * width..][..inner.len()];
+                            line[inner.clone()].copy_from_slice(source);
+                        }
+                        _ => line.fill(0.0),
+                    }
+                }
+                let lines = [0, 1, 2, 3, 4, 5].map(|i| &lines[i * pitch..][..pitch]);
+                input_points(lines, &mut half[place * IN * pitch..][..IN * pitch]);
+            }
+            for point in 0..IN {
+                for place in 0..rows.len() {
+                    let line = &half[(place * IN + point) * pitch..][..pitch];
+                    deal(line, taps, place * tiling.across, tiles, tiling.across);
+                }
+                let d = [0, 1, 2, 3, 4, 5].map(|i| &taps[i * tiles..][..tiles]);
+                let start = (point * IN * g.in_channels + channel) * tiles;
+                input_points_apart(d, &mut input[start..], g.in_channels * tiles);
+            }
+        }
+    });
+}
+
+/// Writes Y = Aᵀ M A plus bias of the tiles in `rows` for the filters `outs`.
+fn transform_output(
+    g: &Geometry,
+    tiling: Tiling,
+    products: &[f32],
+    rows: Range<usize>,
+    outs: Range<usize>,
+    bias: Option<&[f32]>,
+    shared: &Shared<'_>,
+) {
+    let tiles = rows.len() * tiling.across;
+    let [height, width] = g.output;
+    scratch::with((OUT * IN + OUT * OUT) * tiles, |space| {
+        let (half, whole) = space.split_at_mut(OUT * IN * tiles);
+        for out in outs.clone() {
+            let product =
+                |point: usize| &products[(point * outs.len() + out - outs.start) * tiles..][..tiles];
+            for column in 0..IN {
+                let m = [0, 1, 2, 3, 4, 5].map(|i| product(i * IN + column));
+                output_points(m, 0.0, &mut half[column * OUT * tiles..][..OUT * tiles]);
+            }
+            let shift = bias.map_or(0.0, |bias| bias[out]);
+            for line in 0..OUT {
+                let m = [0, 1, 2, 3, 4, 5].map(|column| &half[(column * OUT + line) * tiles..][..tiles]);
+                output_points(m, shift, &mut whole[line * OUT * tiles..][..OUT * tiles]);
+            }
+            for (place, row) in rows.clone().enumerate() {
+                let (image, down) = (row / tiling.down, row % tiling.down);
+                for line in 0..OUT.min(height - down * OUT) {
+                    let start =
+                        (image * g.out_channels + out) * g.output_area() + (down * OUT + line) * width;
+                    // SAFETY: tasks differ in their rows of tiles or in their filters, so that no pixel belongs to two.
+                    let mut window = unsafe { shared.window(start, 1, width, width) };
+                    let parts = &whole[line * OUT * tiles..][..OUT * tiles];
+                    weave(parts, tiles, place * tiling.across, window.row(0));
+                }
+            }
+        }
+    });
+}
+
+vectorised! {
+    /// G d for every place.
+    fn filter_points(d: [&[f32]; 3], out: &mut [f32]) {
+        let len = d[0].len();
+        let [a, b, c] = d.map(|d| &d[..len]);
+        let (p0, rest) = out.split_at_mut(len);
+        let (p1, rest) = rest.split_at_mut(len);
+        let (p2, rest) = rest.split_at_mut(len);
+        let (p3, rest) = rest.split_at_mut(len);
+        let (p4, p5) = rest.split_at_mut(len);
+        let p5 = &mut p5[..len];
+        for i in 0..len {
+            let (a, b, c) = (a[i], b[i], c[i]);
+            let (outer, near, far) = ((a + c) / -6.0, b / -6.0, a / 24.0 + c / 6.0);
+            p0[i] = a / 4.0;
+            p1[i] = outer + near;
+            p2[i] = outer - near;
+            p3[i] = far + b / 12.0;
+            p4[i] = far - b / 12.0;
+            p5[i] = c;
+        }
+    }
+}
+
+/// Bᵀ d of one place.
+#[inline(always)]
+fn points([d0, d1, d2, d3, d4, d5]: [f32; 6]) -> [f32; 6] {
+    let (even, odd) = (d4 - 4.0 * d2, d3 - 4.0 * d1);
+    let (even2, odd2) = (d4 - d2, 2.0 * (d3 - d1));
+    [4.0 * d0 - 5.0 * d2 + d4, even + odd, even - odd, even2 + odd2, even2 - odd2, 4.0 * d1 - 5.0 * d3 + d5]
+}
+
+vectorised! {
+    /// Bᵀ d for every place; results one after the other.
+    fn input_points(d: [&[f32]; 6], out: &mut [f32]) {
+        let len = d[0].len();
+        let d = d.map(|d| &d[..len]);
+        let (p0, rest) = out.split_at_mut(len);
+        let (p1, rest) = rest.split_at_mut(len);
+        let (p2, rest) = rest.split_at_mut(len);
+        let (p3, rest) = rest.split_at_mut(len);
+        let (p4, p5) = rest.split_at_mut(len);
+        let p5 = &mut p5[..len];
+        for i in 0..len {
+            let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
+            p0[i] = p[0];
+            p1[i] = p[1];
+            p2[i] = p[2];
+            p3[i] = p[3];
+            p4[i] = p[4];
+            p5[i] = p[5];
+        }
+    }
+}
+
+vectorised! {
+    /// [`input_points`] with the results `pitch` apart.
+    fn input_points_apart(d: [&[f32]; 6], out: &mut [f32], pitch: usize) {
+        let len = d[0].len();
+        let d = d.map(|d| &d[..len]);
+        let (p0, rest) = out.split_at_mut(pitch);
+        let (p1, rest) = rest.split_at_mut(pitch);
+        let (p2, rest) = rest.split_at_mut(pitch);
+        let (p3, rest) = rest.split_at_mut(pitch);
+        let (p4, p5) = rest.split_at_mut(pitch);
+        let (p0, p1, p2) = (&mut p0[..len], &mut p1[..len], &mut p2[..len]);
+        let (p3, p4, p5) = (&mut p3[..len], &mut p4[..len], &mut p5[..len]);
+        for i in 0..len {
+            let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
+            p0[i] = p[0];
+            p1[i] = p[1];
+            p2[i] = p[2];
+            p3[i] = p[3];
+            p4[i] = p[4];
+            p5[i] = p[5];
+        }
+    }
+}
+
+vectorised! {
+    /// Aᵀ m plus `shift` for every place; results one after the other.
+    fn output_points(m: [&[f32]; 6], shift: f32, out: &mut [f32]) {
+        let len = m[0].len();
+        let m = m.map(|m| &m[..len]);
+        let (y0, rest) = out.split_at_mut(len);
+        let (y1, rest) = rest.split_at_mut(len);
+        let (y2, y3) = rest.split_at_mut(len);
+        let y3 = &mut y3[..len];
+        for i in 0..len {
+            let (sum1, gap1) = (m[1][i] + m[2][i], m[1][i] - m[2][i]);
+            let (sum2, gap2) = (m[3][i] + m[4][i], m[3][i] - m[4][i]);
+            y0[i] = m[0][i] + sum1 + sum2 + shift;
+            y1[i] = gap1 + 2.0 * gap2 + shift;
+            y2[i] = sum1 + 4.0 * sum2 + shift;
+            y3[i] = gap1 + 8.0 * gap2 + m[5][i] + shift;
+        }
+    }
+}
+
+vectorised! {
+    /// Value `4 t + k` of `line` becomes value `start + t` of part `k` of `taps`, whose six parts are `tiles` long.
+    fn deal(line: &[f32], taps: &mut [f32], start: usize, tiles: usize, across: usize) {
+        for (k, part) in taps.chunks_exact_mut(tiles).enumerate() {
+            let part = &mut part[start..start + across];
+            for (value, source) in part.iter_mut().zip(line[k..].chunks(OUT)) {
+                *value = source[0];
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The reverse of [`deal`] with four parts, as far as `line` goes.
+    fn weave(parts: &[f32], tiles: usize, start: usize, line: &mut [f32]) {
+        let part = |k: usize| &parts[k * tiles + start..(k + 1) * tiles];
+        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+        let (whole, rest) = line.as_chunks_mut::<OUT>();
+        let count = whole.len();
+        for (t, pixels) in whole.iter_mut().enumerate() {
+            *pixels = [a[t], b[t], c[t], d[t]];
+        }
+        for (k, pixel) in rest.iter_mut().enumerate() {
+            *pixel = [a, b, c, d][k][count];
+        }
+    }
+}
