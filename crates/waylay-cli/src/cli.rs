@@ -249,6 +249,12 @@ pub struct InspectArgs {
     /// Largest difference of values, relative to the largest value of the reference; ten times that for gradients
     #[arg(long, default_value_t = 1e-4, value_name = "X")]
     pub tolerance: f64,
+    /// Time the network on this many images at once: forward, and with the gradient in the pixels
+    #[arg(long, value_name = "BATCH", conflicts_with = "verify")]
+    pub time: Option<usize>,
+    /// Runs of --time, of which the median counts
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub runs: usize,
     #[command(flatten)]
     pub feature: FeatureArgs,
 }

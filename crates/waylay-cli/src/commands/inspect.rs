@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 use waylay::target::onnx::{
-    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxTarget, OpenOptions, Port, inspect, verify,
+    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxTarget, OpenOptions, Port, inspect, time, verify,
 };
 use waylay::target::preprocess::{Channels, Layout, Preprocess, Preset};
 
@@ -19,6 +19,21 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     let size = size.or(beside.as_ref().and_then(|p| p.size));
     let layout = beside.as_ref().map_or(Layout::default(), |p| p.layout);
     let (output, head) = (args.feature.output.clone(), plan::head(&args.feature)?);
+    if let Some(batch) = args.time {
+        if !(1..=1024).contains(&batch) || !(1..=1000).contains(&args.runs) {
+            return Err(Usage("--time needs 1 to 1,024 images, --runs 1 to 1,000".into()).into());
+        }
+        let preprocess = Preprocess { size, layout, ..Preset::None.into() };
+        let target =
+            OnnxTarget::open(&args.model, OpenOptions { output, head, ..OpenOptions::new(preprocess) })?;
+        let found = time(&target, batch, args.runs)?;
+        return print(json, &found, || {
+            format!(
+                "{batch} images at once: {:.2} ms per image forward, {:.2} ms with the gradient in the pixels",
+                found.forward_ms, found.gradient_ms
+            )
+        });
+    }
     let Some(reference) = &args.verify else {
         let found = inspect(&args.model, &InspectOptions { size, output, layout, head })?;
         return print(json, &found, || describe(&found));

@@ -209,7 +209,7 @@ impl From<Preset> for Preprocess {
             Preset::Clip => (
                 1.0,
                 vec![0.481_454_66, 0.457_827_5, 0.408_210_73],
-                vec![0.268_629_54, 0.261_302_58, 0.275_777_11],
+                vec![0.268_629_54, 0.261_302_6, 0.275_777_1],
             ),
             Preset::Arcface => (255.0, vec![127.5], vec![128.0]),
             Preset::MinusOneToOne => (2.0, vec![1.0], vec![]),

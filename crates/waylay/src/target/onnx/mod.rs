@@ -21,6 +21,7 @@ mod network;
 mod normalised;
 mod ops;
 mod proto;
+mod timing;
 mod value;
 mod verify;
 pub mod write;
@@ -40,6 +41,7 @@ pub use conformance::{NodeTest, node_test};
 pub use error::OnnxError;
 pub use head::{Head, Pool, Whitening};
 pub use inspect::{InspectOptions, Inspection, OperatorCount, Port, PresetRange, inspect, inspect_bytes};
+pub use timing::{Timing, time};
 pub use verify::{Difference, GRADIENT_FACTOR, TOLERANCE, Verification, verify};
 
 /// Largest file that is read, in bytes.

@@ -25,7 +25,7 @@ pub(super) const LIST: &[Operator] = &[
     op("Max", 1..=64, |call| {
         extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))
     }),
-    op("Sum", 1..=64, |call| total(call)),
+    op("Sum", 1..=64, total),
     op("Mean", 1..=64, |call| {
         let count = call.inputs.len() as f32;
         let sum = match total(call)?.pop() {

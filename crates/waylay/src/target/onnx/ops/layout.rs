@@ -46,7 +46,7 @@ fn dropout(call: &Call<'_>) -> Outcome {
     let value = call.value(0)?.clone();
     let mask = call.node.outputs.get(1).copied().flatten();
     let mask = mask.map(|_| call.affordable_known(value.dims()).map(|dims| Constant::full(&dims).into()));
-    Ok([Ok(value)].into_iter().chain(mask).collect::<Result<_, String>>()?)
+    [Ok(value)].into_iter().chain(mask).collect()
 }
 
 /// 0 keeps a dimension (unless `allowzero`), one −1 takes what is left.

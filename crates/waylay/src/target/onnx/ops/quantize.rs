@@ -6,6 +6,9 @@ use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
 
 pub(super) const LIST: &[Operator] = &[op("DequantizeLinear", 2..=3, dequantize)];
 
+/// From an index to the place of its scale.
+type Place = Box<dyn Fn(&[usize]) -> usize>;
+
 /// Scale and zero point of every element of a tensor of shape `dims`: one for all, one per slice of an axis, or one per
 /// block along it.
 fn parameters(call: &Call<'_>, dims: &[usize]) -> Result<Vec<(f32, i64)>, String> {
@@ -24,7 +27,7 @@ fn parameters(call: &Call<'_>, dims: &[usize]) -> Result<Vec<(f32, i64)>, String
     }
     let block = usize::try_from(call.int("block_size", 0)?).map_err(|_| "negative block_size")?;
     let fail = || format!("scales of shape {:?} for a tensor of shape {dims:?}", scale.dims);
-    let at: Box<dyn Fn(&[usize]) -> usize> = if scales.len() == 1 {
+    let at: Place = if scales.len() == 1 {
         Box::new(|_| 0)
     } else {
         let axis = call::axis(call.int("axis", 1)?, dims.len())?;

@@ -1,0 +1,160 @@
+"""Networks in waylay, onnxruntime and PyTorch on the same CPU: do they agree, and how long does each take per image.
+
+    cargo build --release
+    python scripts/golden/zoo.py DIR
+    PYTHONPATH=scripts/golden python benches/models.py DIR [--batch 8] [--threads 2] [--rounds 3] [--only NAME ...] [--json FILE]
+
+Each round runs the programs one after the other, each alone; the medians over the rounds are printed as a Markdown
+table and written as JSON. Ratios are the peer's time over ours: above 1, waylay is faster. `--agree` compares values
+and gradients only. Needs what zoo.py needs.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def median_ms(run, runs, batch):
+    run()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3 / batch
+
+
+def torch_times(name, batch, threads, runs):
+    import torch
+    import zoo
+    torch.set_num_threads(threads)
+    build, height, width, _ = zoo.MODELS[name]
+    model = build().eval().requires_grad_(False)
+    x = torch.rand(batch, 3, height, width)
+
+    def forward():
+        with torch.inference_mode():
+            model(x)
+
+    def gradient():
+        y = x.clone().requires_grad_()
+        model(y).square().sum().backward()
+
+    return median_ms(forward, runs, batch), median_ms(gradient, runs, batch)
+
+
+def runtime_time(path, batch, threads, runs):
+    import numpy
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    port = session.get_inputs()[0]
+    count = port.shape[0] if isinstance(port.shape[0], int) else batch
+    x = numpy.random.rand(count, *port.shape[1:]).astype("float32")
+    return median_ms(lambda: session.run(None, {port.name: x}), runs, count)
+
+
+def waylay_times(binary, path, batch, threads, runs):
+    command = [binary, "inspect", path, "--time", str(batch), "--runs", str(runs), "--threads", str(threads), "--json"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found["forward_ms"], found["gradient_ms"]
+
+
+def json_of(*command):
+    """What a command prints, as JSON; what it says where it fails."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return {"error": done.stderr.strip()}
+
+
+def agreement(binary, path):
+    """Operator set, number of operators, and the largest relative errors of values and gradients against NAME.npz."""
+    found = json_of(binary, "inspect", path, "--json")
+    reference = path.parent / (path.name.split(".")[0] + ".npz")
+    verified = json_of(binary, "inspect", path, "--verify", reference, "--json")
+    if "verification" not in verified:
+        return {"model": path.stem, "error": verified.get("error") or found.get("problem")}
+    values, gradient = (verified["verification"][key]["max_rel"] for key in ("values", "gradient"))
+    return {"model": path.stem, "opset": found["opset"], "operators": sum(o["count"] for o in found["operators"]),
+            "kinds": len(found["operators"]), "values": values, "gradient": gradient, "pass": verified["pass"]}
+
+
+def agree(options):
+    rows = []
+    print("| model | opset | nodes | operators | values | gradient |")
+    print("|---|---|---|---|---|---|")
+    for path in sorted(options.folder.glob("*.onnx")):
+        row = agreement(options.waylay, path)
+        rows.append(row)
+        if "error" in row:
+            print(f"| {row['model']} | | | | {row['error'][:160]} | |", flush=True)
+        else:
+            mark = "" if row["pass"] else " (differs)"
+            print(f"| {row['model']} | {row['opset']} | {row['operators']} | {row['kinds']} | {row['values']:.0e} | {row['gradient']:.0e}{mark} |", flush=True)
+    passed = [row for row in rows if row.get("pass")]
+    print(f"\n{len(passed)} of {len(rows)} agree within 1e-4 (values) and 1e-3 (gradients)")
+    return rows
+
+
+def alone(kind, *arguments):
+    """Runs one peer in a process of its own, so that threads and memory of one do not weigh on another."""
+    command = [sys.executable, __file__, "--one", kind, *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--agree", action="store_true")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--waylay", default=str(ROOT / "target/release/waylay"))
+    options = parser.parse_args()
+    if options.agree:
+        rows = agree(options)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        return sys.exit(any(not row.get("pass") for row in rows))
+    rows = []
+    print("| model | ours | with gradient | onnxruntime | PyTorch | PyTorch with gradient | over onnxruntime | over PyTorch | with gradient |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for path in sorted(options.folder.glob("*.onnx")):
+        name, variant = path.stem.split(".")[0], path.stem.split(".")[-1]
+        if options.only and name not in options.only and path.stem not in options.only or "-" in name:
+            continue
+        arguments = options.batch, options.threads, options.runs
+        rounds = []
+        for _ in range(options.rounds):
+            ours = waylay_times(options.waylay, path, *arguments)
+            rounds.append([*ours, alone("runtime", path, *arguments), *alone("torch", name, *arguments)])
+        ours, ours_gradient, runtime, torch, torch_gradient = (statistics.median(r) for r in zip(*rounds))
+        row = {"model": path.stem, "batch": options.batch, "threads": options.threads, "waylay": ours, "waylay_gradient": ours_gradient,
+               "onnxruntime": runtime, "torch": torch, "torch_gradient": torch_gradient}
+        rows.append(row)
+        print(f"| {path.stem} | {ours:.1f} | {ours_gradient:.1f} | {runtime:.1f} | {torch:.1f} | {torch_gradient:.1f} "
+              f"| {runtime / ours:.2f} | {torch / ours:.2f} | {torch_gradient / ours_gradient:.2f} |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        kind, what, *numbers = sys.argv[2:]
+        run = runtime_time if kind == "runtime" else torch_times
+        print(json.dumps(run(what, *map(int, numbers))))
+    else:
+        main()
