@@ -233,7 +233,7 @@ fn a_model_that_cannot_be_used_is_named() {
     bench.fails(
         "embed --target model.onnx --images data --out o.npy",
         MODEL,
-        &["imagenet, arcface", "model.toml"],
+        &["imagenet, clip, arcface", "model.toml"],
     );
     bench.fails("embed --target model.onnx --preprocess vgg --images data --out o.npy", MODEL, &["vgg"]);
 }

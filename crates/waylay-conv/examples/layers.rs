@@ -52,7 +52,10 @@ fn least(mut run: impl FnMut()) -> f64 {
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     waylay_conv::keep_freed_memory();
-    println!("{:20} {:>9} {:>9} | {:>9} {:>9} {:>9}", "ms", "burn", "ours", "burn f+b", "ours f+b", "ours x");
+    println!(
+        "{:20} {:>9} {:>9} {:>9} | {:>9} {:>9} {:>9} {:>9}",
+        "ms", "burn", "ours", "winograd", "burn f+b", "ours f+b", "ours x", "win. f+b"
+    );
     for Layer { name, channels: [ins, outs], side, kernel, stride, depthwise } in LAYERS {
         if !name.contains(&wanted) {
             continue;
@@ -60,7 +63,9 @@ fn main() {
         let groups = if depthwise { ins } else { 1 };
         let pad = kernel / 2;
         let burn = ops::ConvOptions::new([stride; 2], [pad; 2], [1; 2], groups);
-        let ours = ConvOptions { stride: [stride; 2], padding: [pad; 4], dilation: [1; 2], groups };
+        let ours =
+            ConvOptions { stride: [stride; 2], padding: [pad; 4], dilation: [1; 2], groups, winograd: false };
+        let fast = ConvOptions { winograd: true, ..ours };
         let device = Device::flex();
         let x = Tensor::<4>::random([IMAGES, ins, side, side], Distribution::Default, &device);
         let weight =
@@ -68,6 +73,7 @@ fn main() {
         let forward = [
             least(|| drop(module::conv2d(x.clone(), weight.clone(), None, burn.clone()))),
             least(|| drop(conv2d(x.clone(), weight.clone(), None, ours))),
+            least(|| drop(conv2d(x.clone(), weight.clone(), None, fast))),
         ];
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::from_data(x.into_data(), &device);
@@ -88,10 +94,14 @@ fn main() {
                 let x = x.clone().require_grad();
                 drop((conv2d(x, weight.clone(), None, ours) * gradient.clone()).sum().backward());
             }),
+            least(|| {
+                let (x, weight) = both(&x, &weight);
+                drop((conv2d(x, weight, None, fast) * gradient.clone()).sum().backward());
+            }),
         ];
         println!(
-            "{name:20} {:9.2} {:9.2} | {:9.2} {:9.2} {:9.2}",
-            forward[0], forward[1], backward[0], backward[1], backward[2]
+            "{name:20} {:9.2} {:9.2} {:9.2} | {:9.2} {:9.2} {:9.2} {:9.2}",
+            forward[0], forward[1], forward[2], backward[0], backward[1], backward[2], backward[3]
         );
     }
 }

@@ -18,8 +18,7 @@ type Tracked = FloatTensor<Autodiff<Flex>>;
 /// What a convolution keeps: its sizes, its input where the weight is tracked, its weight where the input is.
 type Kept = (Geometry, Option<FlexTensor>, Option<FlexTensor>);
 
-fn keep(x: &Tracked, weight: &Tracked, options: ConvOptions) -> Kept {
-    let g = Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options);
+fn keep(x: &Tracked, weight: &Tracked, g: Geometry) -> Kept {
     let kept_x = weight.is_tracked().then(|| x.primitive().clone());
     let kept_weight = x.is_tracked().then(|| weight.primitive().clone());
     (g, kept_x, kept_weight)
@@ -40,7 +39,29 @@ impl<const N: usize> Backward<Flex, N> for Conv2d {
             let value = match (place, &x, &weight) {
                 (0, _, Some(weight)) => backend::conv2d_input_gradient(&g, weight.clone(), gradient.clone()),
                 (1, Some(x), _) => backend::conv2d_weight_gradient(&g, x.clone(), gradient.clone()),
-                _ => backend::conv2d_bias_gradient(&g, gradient.clone()),
+                _ => backend::bias_gradient(gradient.clone()),
+            };
+            grads.register::<Flex>(node.id, value);
+        }
+    }
+}
+
+/// Backward pass of a transposed convolution with a bias as third input, if it has three.
+#[derive(Debug)]
+struct ConvTranspose2d;
+
+impl<const N: usize> Backward<Flex, N> for ConvTranspose2d {
+    type State = Kept;
+
+    fn backward(self, ops: Ops<Kept, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (g, x, weight) = ops.state;
+        for (place, node) in ops.parents.into_iter().enumerate() {
+            let Some(node) = node else { continue };
+            let value = match (place, &x, &weight) {
+                (0, _, Some(weight)) => backend::conv2d_output(&g, gradient.clone(), weight.clone()),
+                (1, Some(x), _) => backend::conv2d_weight_gradient(&g, gradient.clone(), x.clone()),
+                _ => backend::bias_gradient(gradient.clone()),
             };
             grads.register::<Flex>(node.id, value);
         }
@@ -121,7 +142,8 @@ fn resample<C: CheckpointStrategy>(
 impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
     fn fast_conv2d(x: Tracked, weight: Tracked, options: ConvOptions) -> Tracked {
         let nodes = [x.node(), weight.node()];
-        let kept = keep(&x, &weight, options);
+        let kept =
+            keep(&x, &weight, Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options));
         let output = Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), options);
         match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(kept, output),
@@ -131,10 +153,41 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
 
     fn fast_conv2d_with_bias(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
         let nodes = [x.node(), weight.node(), bias.node()];
-        let kept = keep(&x, &weight, options);
+        let kept =
+            keep(&x, &weight, Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options));
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
         let output = Flex::fast_conv2d_with_bias(x, weight, bias, options);
         match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(kept, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_conv_transpose2d(x: Tracked, weight: Tracked, options: ConvOptions, size: [usize; 2]) -> Tracked {
+        let nodes = [x.node(), weight.node()];
+        let g = Geometry::expect_transposed(dims(x.primitive()), dims(weight.primitive()), options, size);
+        let kept = keep(&x, &weight, g);
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let output = Flex::fast_conv_transpose2d(x, weight, options, size);
+        match ConvTranspose2d.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(kept, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_conv_transpose2d_with_bias(
+        x: Tracked,
+        weight: Tracked,
+        bias: Tracked,
+        options: ConvOptions,
+        size: [usize; 2],
+    ) -> Tracked {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let g = Geometry::expect_transposed(dims(x.primitive()), dims(weight.primitive()), options, size);
+        let kept = keep(&x, &weight, g);
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let output = Flex::fast_conv_transpose2d_with_bias(x, weight, bias, options, size);
+        match ConvTranspose2d.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(kept, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }

@@ -27,6 +27,23 @@ pub trait ConvBackend: Backend {
         options: ConvOptions,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::conv_transpose2d`]; without a bias.
+    fn fast_conv_transpose2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: ConvOptions,
+        size: [usize; 2],
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::conv_transpose2d`]; with a bias.
+    fn fast_conv_transpose2d_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: ConvOptions,
+        size: [usize; 2],
+    ) -> FloatTensor<Self>;
+
     /// See [`crate::instance_norm`].
     fn fast_instance_norm(
         x: FloatTensor<Self>,
@@ -60,6 +77,32 @@ impl ConvBackend for Flex {
         options: ConvOptions,
     ) -> FlexTensor {
         conv2d(x, weight, Some(bias), options)
+    }
+
+    fn fast_conv_transpose2d(
+        x: FlexTensor,
+        weight: FlexTensor,
+        options: ConvOptions,
+        size: [usize; 2],
+    ) -> FlexTensor {
+        let g = Geometry::expect_transposed(dims(&x), dims(&weight), options, size);
+        conv2d_input_gradient(&g, weight, x)
+    }
+
+    fn fast_conv_transpose2d_with_bias(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        options: ConvOptions,
+        size: [usize; 2],
+    ) -> FlexTensor {
+        let g = Geometry::expect_transposed(dims(&x), dims(&weight), options, size);
+        let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
+        assert!(bias.slice().len() == g.in_channels, "conv_transpose2d: one bias per output channel");
+        let kernel = if g.is_depthwise() { depthwise::input_gradient } else { general::input_gradient };
+        let mut values = kernel(&g, weight.slice(), x.slice());
+        norm::shift_channels(&mut values, bias.slice(), g.input_area());
+        tensor(values, [g.images, g.in_channels, g.input[0], g.input[1]])
     }
 
     fn fast_instance_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> FlexTensor {
@@ -115,10 +158,18 @@ pub(crate) fn conv2d_weight_gradient(g: &Geometry, x: FlexTensor, gradient: Flex
     tensor(kernel(g, x.slice(), gradient.slice()), [g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])
 }
 
-/// Gradient of the bias of a convolution.
-pub(crate) fn conv2d_bias_gradient(g: &Geometry, gradient: FlexTensor) -> FlexTensor {
-    let sums = norm::channel_sums(Values::of(gradient).slice(), g.out_channels, g.output_area());
-    tensor(sums, [g.out_channels])
+/// Gradient of the bias of a convolution of either kind.
+pub(crate) fn bias_gradient(gradient: FlexTensor) -> FlexTensor {
+    let [_, channels, h, w] = dims(&gradient);
+    tensor(norm::channel_sums(Values::of(gradient).slice(), channels, h * w), [channels])
+}
+
+/// Output of a convolution of known sizes.
+pub(crate) fn conv2d_output(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    let (x, weight) = (Values::of(x), Values::of(weight));
+    let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
+    let values = kernel(g, x.slice(), weight.slice(), None);
+    tensor(values, [g.images, g.out_channels, g.output[0], g.output[1]])
 }
 
 /// Gradients of the input, the scale and the shift of an instance normalisation.

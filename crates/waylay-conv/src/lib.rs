@@ -50,6 +50,32 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     })
 }
 
+/// Transposed convolution of `x` `[N, Ci, H, W]` with `weight` `[Ci, Co / groups, Kh, Kw]` and optional `bias` `[Co]`:
+/// the gradient of [`conv2d`] in an input of height and width `size`, of which `x` is the output's. Differentiable in
+/// all three.
+///
+/// # Panics
+/// Where [`conv2d`] does not turn an image of `size` into one of `x`'s size, and if `bias` does not have one value per
+/// output channel.
+pub fn conv_transpose2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions,
+    size: [usize; 2],
+) -> Tensor<4> {
+    if !(has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels)) {
+        return stock::conv_transpose2d(x, weight, bias, options, size);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => {
+            Dispatch::fast_conv_transpose2d_with_bias(x, weight, bias.into_dispatch(), options, size)
+        }
+        None => Dispatch::fast_conv_transpose2d(x, weight, options, size),
+    })
+}
+
 /// Normalises each channel of each image of `x` `[N, C, H, W]` to mean 0 and variance 1 (biased, plus `epsilon`),
 /// then scales by `gamma` `[C]` and shifts by `beta` `[C]`. Differentiable in all three.
 ///

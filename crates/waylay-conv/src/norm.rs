@@ -103,3 +103,11 @@ pub(crate) fn channel_sums(values: &[f32], channels: usize, area: usize) -> Vec<
     let planes: Vec<f64> = values.par_chunks(area).map(sum).collect();
     (0..channels).map(|channel| planes.iter().skip(channel).step_by(channels).sum::<f64>() as f32).collect()
 }
+
+/// Adds `shifts`, one per channel, to `values` `[N, C, H, W]`.
+pub(crate) fn shift_channels(values: &mut [f32], shifts: &[f32], area: usize) {
+    values.par_chunks_mut(area).enumerate().for_each(|(index, plane)| {
+        let shift = shifts[index % shifts.len()];
+        plane.iter_mut().for_each(|value| *value += shift);
+    });
+}

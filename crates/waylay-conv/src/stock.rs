@@ -1,7 +1,7 @@
 //! The operations in Burn's own terms: for devices without kernels of ours, and what ours are tested against.
 
 use burn::tensor::Tensor;
-use burn::tensor::ops::ConvOptions as BurnOptions;
+use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, PadMode};
 
 use crate::options::ConvOptions;
 
@@ -11,10 +11,31 @@ pub(crate) fn conv2d(
     bias: Option<Tensor<1>>,
     options: ConvOptions,
 ) -> Tensor<4> {
-    let ConvOptions { stride, padding: [top, left, bottom, right], dilation, groups } = options;
+    let ConvOptions { stride, padding: [top, left, bottom, right], dilation, groups, winograd: _ } = options;
     let padding = [(top, bottom), (left, right)];
     let options = BurnOptions::new_with_padding(stride, padding, dilation, groups);
     burn::tensor::module::conv2d(x, weight, bias, options)
+}
+
+pub(crate) fn conv_transpose2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions,
+    [height, width]: [usize; 2],
+) -> Tensor<4> {
+    let ConvOptions { stride, padding: [top, left, ..], dilation, groups, winograd: _ } = options;
+    let options = ConvTransposeOptions::new(stride, [0; 2], [0; 2], dilation, groups);
+    let full = burn::tensor::module::conv_transpose2d(x, weight, None, options);
+    let [n, c, h, w] = full.dims();
+    // Pixels that no tap reaches are 0.
+    let (below, right) = ((top + height).saturating_sub(h), (left + width).saturating_sub(w));
+    let full = full.pad((0, right, 0, below), PadMode::Constant(0.0));
+    let y = full.slice([0..n, 0..c, top..top + height, left..left + width]);
+    match bias {
+        Some(bias) => y + bias.reshape([1, c, 1, 1]),
+        None => y,
+    }
 }
 
 pub(crate) fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<4> {

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    conv2d, depthwise, general, instance_norm, leaky_relu, pixel_shuffle, pixel_unshuffle, prelu, stock,
-    upsample_nearest,
+    conv_transpose2d, conv2d, depthwise, general, instance_norm, leaky_relu, pixel_shuffle, pixel_unshuffle,
+    prelu, stock, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -47,7 +47,7 @@ const CASES: [Case; 28] = [
 fn geometry(
     (images, groups, [ins, outs], [h, w], [kh, kw], stride, padding, dilation): Case,
 ) -> Option<Geometry> {
-    let options = ConvOptions { stride, padding, dilation, groups };
+    let options = ConvOptions { stride, padding, dilation, groups, winograd: false };
     Geometry::new([images, groups * ins, h, w], [groups * outs, ins, kh, kw], options)
 }
 
@@ -132,9 +132,16 @@ fn errors(g: &Geometry, seed: u64) -> [f64; 3] {
 fn every_case_agrees_with_plain_loops() {
     for (seed, case) in CASES.into_iter().enumerate() {
         let g = geometry(case).unwrap_or_else(|| panic!("{case:?} has no output"));
-        let errors = errors(&g, seed as u64);
-        assert!(errors.iter().all(|error| *error < 1e-5), "{case:?}: {errors:?}");
+        let found = errors(&g, seed as u64);
+        assert!(found.iter().all(|error| *error < 1e-6), "{case:?}: {found:?}");
+        let found = errors(&fast(g), seed as u64);
+        assert!(found.iter().all(|error| *error < 4e-6), "by Winograd, {case:?}: {found:?}");
     }
+}
+
+/// The same convolution by Winograd's transform, where it has one.
+fn fast(g: Geometry) -> Geometry {
+    Geometry { options: ConvOptions { winograd: true, ..g.options }, ..g }
 }
 
 #[test]
@@ -142,8 +149,8 @@ fn any_number_of_threads_agrees_with_plain_loops() {
     for threads in [1, 3, 8] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         for case in CASES {
-            let errors = pool.install(|| errors(&geometry(case).expect("an output"), 7));
-            assert!(errors.iter().all(|error| *error < 1e-5), "{threads} threads, {case:?}: {errors:?}");
+            let errors = pool.install(|| errors(&fast(geometry(case).expect("an output")), 7));
+            assert!(errors.iter().all(|error| *error < 4e-6), "{threads} threads, {case:?}: {errors:?}");
         }
     }
 }
@@ -218,6 +225,26 @@ fn conv2d_and_its_gradients_equal_burns() {
             })
         };
         assert_same(call(conv2d), call(stock::conv2d), &format!("{case:?}"));
+    }
+}
+
+#[test]
+fn conv_transpose2d_and_its_gradients_equal_burns() {
+    type Transposed = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, ConvOptions, [usize; 2]) -> Tensor<4>;
+    for case in CASES {
+        let g = geometry(case).expect("an output");
+        let x = tensor([g.images, g.out_channels, g.output[0], g.output[1]], 1);
+        let weight = tensor([g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]], 2);
+        for bias in [vec![tensor([g.in_channels], 3)], Vec::new()] {
+            let inputs = (x.clone(), Some(weight.clone()), bias);
+            let call = |transposed: Transposed| {
+                run(&inputs, |(x, weight, bias)| {
+                    let weight = weight.clone().expect("a weight");
+                    transposed(x.clone(), weight, bias.first().cloned(), g.options, g.input)
+                })
+            };
+            assert_same(call(conv_transpose2d), call(stock::conv_transpose2d), &format!("{case:?}"));
+        }
     }
 }
 
@@ -351,6 +378,13 @@ fn the_same_inputs_give_the_same_bits() {
         let first = call();
         assert!((0..3).all(|_| call() == first), "{case:?}");
     }
+}
+
+#[test]
+#[should_panic(expected = "conv_transpose2d: no output of size [9, 8]")]
+fn a_size_that_a_transposed_convolution_does_not_have_is_named() {
+    let options = ConvOptions { stride: [2; 2], ..Default::default() };
+    conv_transpose2d(tensor([1, 3, 3, 3], 1), tensor([3, 2, 3, 3], 2), None, options, [9, 8]);
 }
 
 #[test]

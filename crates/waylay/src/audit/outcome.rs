@@ -59,8 +59,8 @@ pub struct TargetFacts {
     pub dim: usize,
     /// Preprocessing in one line.
     pub preprocess: String,
-    /// How far it was from the reference arrays beside it; none where there were none.
-    #[serde(default)]
+    /// How far it was from the reference arrays beside it; left out where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verification>,
 }
 

@@ -414,7 +414,7 @@ mod tests {
     fn presets_map_black_gray_and_white_as_documented() {
         let cases = [
             (Preset::Arcface, [-0.996_093_75, 0.0, 0.996_093_75]),
-            (Preset::Clip, [-1.792_262_8, 0.069_036_6, 1.930_336]),
+            (Preset::Clip, [-1.792_262_6, 0.161_393_4, 2.145_897]),
             (Preset::ZeroToOne, [0.0, 0.5, 1.0]),
             (Preset::None, [0.0, 0.5, 1.0]),
             (Preset::MinusOneToOne, [-1.0, 0.0, 1.0]),

@@ -56,6 +56,7 @@ mod tests {
     use super::*;
     use crate::audit::number::fixed_or_dash;
     use crate::report::{from_json, to_json};
+    use crate::target::onnx::{Difference, Verification};
 
     /// Elements without an end.
     const VOID: [&str; 5] = ["meta", "img", "br", "rect", "line"];
@@ -149,6 +150,23 @@ mod tests {
         audit.training = None;
         let page = to_html(&audit).unwrap();
         assert!(!page.contains("Metric term") && page.contains("No generator was trained in this run"));
+    }
+
+    #[test]
+    fn what_was_compared_with_a_reference_is_told() {
+        let mut audit = example::audit();
+        assert!(!to_html(&audit).unwrap().contains("Agrees with its reference"));
+        let values = Difference { max_abs: 3e-5, max_rel: 2.5e-6 };
+        let gradient = Some(Difference { max_abs: 1.0, max_rel: 4e-4 });
+        let mut verified =
+            Verification { values, gradient, input: vec![2, 3, 128, 128], output: vec![2, 512] };
+        audit.target.verified = Some(verified.clone());
+        let page = to_html(&audit).unwrap();
+        assert!(page.contains("Agrees with its reference") && page.contains("2.5e-06"), "{page}");
+        assert!(page.contains("input gradients within 4.0e-04"));
+        verified.gradient = None;
+        audit.target.verified = Some(verified);
+        assert!(!to_html(&audit).unwrap().contains("input gradients within"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub struct Verification {
     /// Of the outputs.
     pub values: Difference,
     /// Of the gradients in the input, where the reference holds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient: Option<Difference>,
     /// Shape of `input`.
     pub input: Vec<usize>,

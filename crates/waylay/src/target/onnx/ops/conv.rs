@@ -93,6 +93,8 @@ fn conv(call: &Call<'_>) -> Outcome {
         },
         dilation: window.pair(|w| &w.dilation, 1),
         groups: s.groups,
+        // A frozen network must agree with its reference.
+        winograd: false,
     };
     one(Ranked::R4(conv2d(as_image(x)?, as_image(weight)?, bias, options)).reshape(&result)?)
 }
@@ -223,7 +225,7 @@ pub(super) fn window_sums(x: Tensor<4>, window: &Window) -> Tensor<4> {
         stride: window.pair(|w| &w.stride, 1),
         padding: [top, left, bottom, right],
         dilation: window.pair(|w| &w.dilation, 1),
-        groups: 1,
+        ..ConvOptions::default()
     };
     let y = conv2d(x.reshape([n * c, 1, h, w]), ones, None, options);
     let [_, _, rows, columns] = y.dims();
