@@ -42,6 +42,9 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
 
 /// Gradient of `weight` from `x` and the gradient of the output.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    if winograd::fits(g) {
+        return winograd::weight_gradient(g, x, gradient);
+    }
     let mut output = vec![0.0; g.out_channels * g.depth()];
     let (groups, threads) = (g.options.groups, rayon::current_num_threads());
     let inputs = blocks(g.group_in(), threads.div_ceil(groups), 1);

@@ -33,7 +33,7 @@ const BLOCK: usize = 1 << 20;
 /// Fewest tiles of a task, unless there are no more.
 const LEAST_TILES: usize = 64;
 
-/// Whether [`forward`] computes this convolution, and is likely to be faster than columns.
+/// Whether this module computes the convolution, and is likely to be faster than columns.
 pub(crate) fn fits(g: &Geometry) -> bool {
     let o = &g.options;
     o.winograd
@@ -86,7 +86,10 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
     tasks.into_par_iter().for_each(|(rows, outs)| {
         let tiles = rows.len() * tiling.across;
         scratch::with(POINTS * g.in_channels * tiles, |input| {
-            transform_input(g, tiling, x, rows.clone(), input);
+            for channel in 0..g.in_channels {
+                let input = &mut input[channel * tiles..];
+                transform_input(g, tiling, x, rows.clone(), channel, input, g.in_channels * tiles);
+            }
             scratch::with(POINTS * outs.len() * tiles, |products| {
                 for point in 0..POINTS {
                     let filters = &filters[(point * g.out_channels + outs.start) * g.in_channels..];
@@ -101,6 +104,54 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
         });
     });
     output
+}
+
+/// Gradient of `weight` from `x` and the gradient of the output, where [`fits`]: Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, the
+/// sum over all tiles.
+pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    let (outs, ins) = (g.out_channels, g.in_channels);
+    let tiling = Tiling { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) };
+    let rows = g.images * tiling.down;
+    let most = (rayon::current_num_threads() * BLOCK / (POINTS * (ins + outs))).max(4 * LEAST_TILES);
+    let per_block = rows.div_ceil(rows.div_ceil((most / tiling.across).max(1)));
+    let mut products = vec![0.0; POINTS * outs * ins];
+    for start in (0..rows).step_by(per_block) {
+        let block = start..rows.min(start + per_block);
+        let tiles = block.len() * tiling.across;
+        scratch::with(POINTS * (ins + outs) * tiles, |space| {
+            let (input, output) = space.split_at_mut(POINTS * ins * tiles);
+            input.par_chunks_mut(POINTS * tiles).enumerate().for_each(|(channel, input)| {
+                transform_input(g, tiling, x, block.clone(), channel, input, tiles);
+            });
+            output.par_chunks_mut(POINTS * tiles).enumerate().for_each(|(channel, output)| {
+                transform_gradient(g, tiling, gradient, block.clone(), channel, output);
+            });
+            products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
+                let output = Matrix::new(&output[point * tiles..], outs, tiles, POINTS * tiles);
+                let input = Matrix::new(&input[point * tiles..], ins, tiles, POINTS * tiles);
+                multiply(&mut Window::of(product, ins), start > 0, output, input.transposed());
+            });
+        });
+    }
+    let mut weight = vec![0.0; outs * ins * 9];
+    weight.par_chunks_mut(ins * 9).enumerate().for_each(|(out, filter)| {
+        scratch::with((18 + 9) * ins, |space| {
+            let (half, taps) = space.split_at_mut(18 * ins);
+            let product = |point: usize| &products[(point * outs + out) * ins..][..ins];
+            for column in 0..IN {
+                let m = [0, 1, 2, 3, 4, 5].map(|i| product(i * IN + column));
+                weight_points(m, &mut half[column * 3 * ins..][..3 * ins]);
+            }
+            for row in 0..3 {
+                let m = [0, 1, 2, 3, 4, 5].map(|column| &half[(column * 3 + row) * ins..][..ins]);
+                weight_points(m, &mut taps[row * 3 * ins..][..3 * ins]);
+            }
+            for (channel, kernel) in filter.as_chunks_mut::<9>().0.iter_mut().enumerate() {
+                kernel.iter_mut().enumerate().for_each(|(tap, value)| *value = taps[tap * ins + channel]);
+            }
+        });
+    });
+    weight
 }
 
 /// U = G g Gᵀ of every filter and channel: `[36, Co, Ci]`.
@@ -135,45 +186,88 @@ fn transformed_filters(g: &Geometry, weight: &[f32]) -> Vec<f32> {
     filters
 }
 
-/// V = Bᵀ d B of the tiles in `rows`, every channel: `[36, Ci, tiles]`.
-fn transform_input(g: &Geometry, tiling: Tiling, x: &[f32], rows: Range<usize>, input: &mut [f32]) {
+/// V = Bᵀ d B of the tiles in `rows`, one channel: 36 times `tiles` values, `pitch` apart.
+fn transform_input(
+    g: &Geometry,
+    tiling: Tiling,
+    x: &[f32],
+    rows: Range<usize>,
+    channel: usize,
+    input: &mut [f32],
+    pitch: usize,
+) {
     let tiles = rows.len() * tiling.across;
-    let pitch = OUT * tiling.across + 2;
-    let [height, width] = g.input;
+    let len = OUT * tiling.across + 2;
     let [top, left, ..] = g.options.padding;
-    let inner = left.min(pitch)..(left + width).min(pitch);
-    scratch::with(IN * pitch + IN * pitch * rows.len() + IN * tiles, |space| {
-        let (lines, rest) = space.split_at_mut(IN * pitch);
-        let (half, taps) = rest.split_at_mut(IN * pitch * rows.len());
-        for channel in 0..g.in_channels {
-            for (place, row) in rows.clone().enumerate() {
-                let (image, down) = (row / tiling.down, row % tiling.down);
-                let plane = &x[(image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
-                for (i, line) in lines.chunks_exact_mut(pitch).enumerate() {
-                    match (down * OUT + i).checked_sub(top) {
-                        Some(y) if y < height => {
-                            line[..inner.start].fill(0.0);
-                            line[inner.end..].fill(0.0);
-                            let source = &plane[y * width..][..inner.len()];
-                            line[inner.clone()].copy_from_slice(source);
-                        }
-                        _ => line.fill(0.0),
-                    }
-                }
-                let lines = [0, 1, 2, 3, 4, 5].map(|i| &lines[i * pitch..][..pitch]);
-                input_points(lines, &mut half[place * IN * pitch..][..IN * pitch]);
+    scratch::with(IN * len + IN * len * rows.len() + IN * tiles, |space| {
+        let (lines, rest) = space.split_at_mut(IN * len);
+        let (half, taps) = rest.split_at_mut(IN * len * rows.len());
+        for (place, row) in rows.clone().enumerate() {
+            let (image, down) = (row / tiling.down, row % tiling.down);
+            let plane = &x[(image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+            for (i, line) in lines.chunks_exact_mut(len).enumerate() {
+                copy_line(plane, g.input, (down * OUT + i).checked_sub(top), left, line);
             }
-            for point in 0..IN {
-                for place in 0..rows.len() {
-                    let line = &half[(place * IN + point) * pitch..][..pitch];
-                    deal(line, taps, place * tiling.across, tiles, tiling.across);
-                }
-                let d = [0, 1, 2, 3, 4, 5].map(|i| &taps[i * tiles..][..tiles]);
-                let start = (point * IN * g.in_channels + channel) * tiles;
-                input_points_apart(d, &mut input[start..], g.in_channels * tiles);
+            let lines = [0, 1, 2, 3, 4, 5].map(|i| &lines[i * len..][..len]);
+            input_points(lines, &mut half[place * IN * len..][..IN * len], len);
+        }
+        for point in 0..IN {
+            for place in 0..rows.len() {
+                let line = &half[(place * IN + point) * len..][..len];
+                deal(line, taps, place * tiling.across, tiles, tiling.across);
             }
+            let d = [0, 1, 2, 3, 4, 5].map(|i| &taps[i * tiles..][..tiles]);
+            input_points(d, &mut input[point * IN * pitch..], pitch);
         }
     });
+}
+
+/// P = A dY Aᵀ of the tiles in `rows`, one channel of the gradient: 36 times `tiles` values, one after the other.
+fn transform_gradient(
+    g: &Geometry,
+    tiling: Tiling,
+    gradient: &[f32],
+    rows: Range<usize>,
+    channel: usize,
+    output: &mut [f32],
+) {
+    let tiles = rows.len() * tiling.across;
+    let len = OUT * tiling.across;
+    scratch::with(OUT * len + IN * len * rows.len() + OUT * tiles, |space| {
+        let (lines, rest) = space.split_at_mut(OUT * len);
+        let (half, taps) = rest.split_at_mut(IN * len * rows.len());
+        for (place, row) in rows.clone().enumerate() {
+            let (image, down) = (row / tiling.down, row % tiling.down);
+            let plane = &gradient[(image * g.out_channels + channel) * g.output_area()..][..g.output_area()];
+            for (i, line) in lines.chunks_exact_mut(len).enumerate() {
+                copy_line(plane, g.output, Some(down * OUT + i), 0, line);
+            }
+            let lines = [0, 1, 2, 3].map(|i| &lines[i * len..][..len]);
+            gradient_points(lines, &mut half[place * IN * len..][..IN * len]);
+        }
+        for point in 0..IN {
+            for place in 0..rows.len() {
+                let line = &half[(place * IN + point) * len..][..len];
+                deal(line, taps, place * tiling.across, tiles, tiling.across);
+            }
+            let y = [0, 1, 2, 3].map(|i| &taps[i * tiles..][..tiles]);
+            gradient_points(y, &mut output[point * IN * tiles..][..IN * tiles]);
+        }
+    });
+}
+
+/// Row `y` of a plane behind `left` zeros, with zeros after it; nothing but zeros where there is no such row.
+fn copy_line(plane: &[f32], [height, width]: [usize; 2], y: Option<usize>, left: usize, line: &mut [f32]) {
+    let inner = left.min(line.len())..(left + width).min(line.len());
+    match y {
+        Some(y) if y < height => {
+            line[..inner.start].fill(0.0);
+            line[inner.end..].fill(0.0);
+            let source = &plane[y * width..][..inner.len()];
+            line[inner].copy_from_slice(source);
+        }
+        _ => line.fill(0.0),
+    }
 }
 
 /// Writes Y = Aᵀ M A plus bias of the tiles in `rows` for the filters `outs`.
@@ -258,31 +352,8 @@ fn points([d0, d1, d2, d3, d4, d5]: [f32; 6]) -> [f32; 6] {
 }
 
 vectorised! {
-    /// Bᵀ d for every place; results one after the other.
-    fn input_points(d: [&[f32]; 6], out: &mut [f32]) {
-        let len = d[0].len();
-        let d = d.map(|d| &d[..len]);
-        let (p0, rest) = out.split_at_mut(len);
-        let (p1, rest) = rest.split_at_mut(len);
-        let (p2, rest) = rest.split_at_mut(len);
-        let (p3, rest) = rest.split_at_mut(len);
-        let (p4, p5) = rest.split_at_mut(len);
-        let p5 = &mut p5[..len];
-        for i in 0..len {
-            let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
-            p0[i] = p[0];
-            p1[i] = p[1];
-            p2[i] = p[2];
-            p3[i] = p[3];
-            p4[i] = p[4];
-            p5[i] = p[5];
-        }
-    }
-}
-
-vectorised! {
-    /// [`input_points`] with the results `pitch` apart.
-    fn input_points_apart(d: [&[f32]; 6], out: &mut [f32], pitch: usize) {
+    /// Bᵀ d for every place; results `pitch` apart.
+    fn input_points(d: [&[f32]; 6], out: &mut [f32], pitch: usize) {
         let len = d[0].len();
         let d = d.map(|d| &d[..len]);
         let (p0, rest) = out.split_at_mut(pitch);
@@ -320,6 +391,49 @@ vectorised! {
             y1[i] = near[1] + far[1] + shift;
             y2[i] = A * A * near[0] + B * B * far[0] + shift;
             y3[i] = A * A * near[1] + B * B * far[1] + m[5][i] + shift;
+        }
+    }
+}
+
+vectorised! {
+    /// A y for every place; results one after the other.
+    fn gradient_points(y: [&[f32]; 4], out: &mut [f32]) {
+        let len = y[0].len();
+        let y = y.map(|y| &y[..len]);
+        let (p0, rest) = out.split_at_mut(len);
+        let (p1, rest) = rest.split_at_mut(len);
+        let (p2, rest) = rest.split_at_mut(len);
+        let (p3, rest) = rest.split_at_mut(len);
+        let (p4, p5) = rest.split_at_mut(len);
+        let p5 = &mut p5[..len];
+        for i in 0..len {
+            let [y0, y1, y2, y3] = [y[0][i], y[1][i], y[2][i], y[3][i]];
+            let near = [y0 + A * A * y2, A * (y1 + A * A * y3)];
+            let far = [y0 + B * B * y2, B * (y1 + B * B * y3)];
+            p0[i] = y0;
+            p1[i] = near[0] + near[1];
+            p2[i] = near[0] - near[1];
+            p3[i] = far[0] + far[1];
+            p4[i] = far[0] - far[1];
+            p5[i] = y3;
+        }
+    }
+}
+
+vectorised! {
+    /// Gᵀ m for every place; results one after the other.
+    fn weight_points(m: [&[f32]; 6], out: &mut [f32]) {
+        let len = m[0].len();
+        let m = m.map(|m| &m[..len]);
+        let (w0, rest) = out.split_at_mut(len);
+        let (w1, w2) = rest.split_at_mut(len);
+        let w2 = &mut w2[..len];
+        for i in 0..len {
+            let near = [(m[1][i] + m[2][i]) / NEAR, (m[1][i] - m[2][i]) / NEAR];
+            let far = [(m[3][i] + m[4][i]) / FAR, (m[3][i] - m[4][i]) / FAR];
+            w0[i] = m[0][i] / PRODUCT + near[0] + far[0];
+            w1[i] = A * near[1] + B * far[1];
+            w2[i] = A * A * near[0] + B * B * far[0] + m[5][i];
         }
     }
 }
