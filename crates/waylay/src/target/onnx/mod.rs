@@ -11,6 +11,8 @@ mod constant;
 mod error;
 mod fold;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod graph;
 mod head;
 #[cfg(test)]
