@@ -72,8 +72,8 @@ pub fn head(args: &FeatureArgs) -> Result<Head> {
         None => None,
         Some("avg") => Some(Pool::Average),
         Some("max") => Some(Pool::Maximum),
-        Some("gem") if p > 0.0 && p <= 100.0 => Some(Pool::Gem { p }),
-        Some("gem") => return Err(Usage(format!("--gem-p {p}; need above 0, at most 100")).into()),
+        Some("gem") if (0.1..=100.0).contains(&p) => Some(Pool::Gem { p }),
+        Some("gem") => return Err(Usage(format!("--gem-p {p}; need 0.1 to 100")).into()),
         Some(other) => return Err(Usage(format!("--pool {other}; need gem, avg or max")).into()),
     };
     if args.gem_p.is_some() && !matches!(pool, Some(Pool::Gem { .. })) {

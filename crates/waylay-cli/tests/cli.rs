@@ -19,6 +19,7 @@ const USAGE: i32 = 2;
 const DATA: i32 = 3;
 const MODEL: i32 = 4;
 const OUTPUT: i32 = 5;
+const MISMATCH: i32 = 6;
 
 /// Pixels across and down of made images and of what the made model takes.
 const SIDE: usize = 24;
@@ -547,4 +548,78 @@ fn the_embedded_samples_model_and_images_work_as_files() {
     let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
     assert!(found["problem"].is_null() && found["parameters"].as_u64().unwrap() > 1000, "{found}");
     assert_eq!(found["input"]["shape"].as_array().unwrap()[1..], [1, 112, 112].map(Value::from));
+}
+
+/// Puts one of the library's goldens (input 32 x 32, output of 10) beside the images, under another name.
+fn put_golden(bench: &Bench, golden: &str, name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../waylay/tests/golden/onnx");
+    bench.put(name, &fs::read(folder.join(golden)).unwrap());
+}
+
+#[test]
+fn a_model_is_verified_against_arrays_from_elsewhere() {
+    let bench = Bench::new();
+    put_golden(&bench, "resnet.legacy11.onnx", "resnet.onnx");
+    put_golden(&bench, "resnet.npz", "right.npz");
+    put_golden(&bench, "mobilenet.npz", "wrong.npz");
+    put_golden(&bench, "mixture.npz", "other.npz");
+    let done = bench.run("--json inspect resnet.onnx --verify right.npz").success();
+    let found: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!(found["pass"], true);
+    for part in ["values", "gradient"] {
+        let error = found["verification"][part]["max_rel"].as_f64().unwrap();
+        assert!(error > 0.0 && error < 1e-4, "{part}: {error}");
+    }
+    bench.run("inspect resnet.onnx --verify right.npz --tolerance 1e-9").code(MISMATCH);
+    let wrong = bench.run("inspect resnet.onnx --verify wrong.npz").code(MISMATCH);
+    wrong
+        .stderr(contains("`resnet.onnx` does not agree with `wrong.npz`"))
+        .stdout(contains("does not explain it"));
+    bench.fails(
+        "inspect resnet.onnx --verify other.npz",
+        MODEL,
+        &["other.npz", "[2, 3, 19, 19]", "[N, [3, 32, 32]]"],
+    );
+}
+
+#[test]
+fn an_audit_refuses_a_model_that_differs_from_the_reference_beside_it() {
+    let bench = Bench::new();
+    put_golden(&bench, "resnet.legacy11.onnx", "resnet.onnx");
+    put_golden(&bench, "mobilenet.npz", "resnet.npz");
+    let line = "audit --target resnet.onnx --preprocess zero-to-one --data data --attacks fgsm --out out";
+    bench.fails(line, MISMATCH, &["resnet.onnx", "resnet.npz", "differs from its reference", "--output"]);
+    put_golden(&bench, "resnet.npz", "resnet.npz");
+    bench.run(line).success().stderr(contains("agrees with the arrays beside the model"));
+    let verified = bench.json("out/report.json")["target"]["verified"].clone();
+    assert!(verified["values"]["max_rel"].as_f64().unwrap() < 1e-4, "{verified}");
+}
+
+#[test]
+fn a_map_becomes_an_embedding_by_pooling() {
+    let bench = Bench::new();
+    put_golden(&bench, "resnet.legacy11.onnx", "resnet.onnx");
+    let found: Value =
+        serde_json::from_slice(&bench.run("--json inspect resnet.onnx").success().get_output().stdout)
+            .unwrap();
+    let maps = found["candidates"].as_array().unwrap();
+    let map = maps.iter().find(|c| c["shape"].as_array().unwrap().len() == 3).unwrap();
+    let (name, channels) = (map["name"].as_str().unwrap(), map["shape"][0].as_u64().unwrap());
+    let line = format!("embed --target resnet.onnx --preprocess zero-to-one --images data --output {name}");
+    for pool in ["avg", "max", "gem --gem-p 2.5"] {
+        bench.run(&format!("{line} --pool {pool} --out {}.npy", &pool[..3])).success();
+        let bytes = fs::read(bench.path(&format!("{}.npy", &pool[..3]))).unwrap();
+        let array = npyz::NpyFile::new(&bytes[..]).unwrap();
+        assert_eq!(array.shape(), [9, channels]);
+    }
+    // GeM lies between the mean and the maximum.
+    let values = |name: &str| {
+        let bytes = fs::read(bench.path(name)).unwrap();
+        npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap()
+    };
+    let (mean, gem, most) = (values("avg.npy"), values("gem.npy"), values("max.npy"));
+    assert!(mean.iter().zip(&gem).zip(&most).all(|((a, g), m)| *a <= g + 1e-5 && *g <= m + 1e-5));
+    bench.fails(&format!("{line} --pool sum --out x.npy"), USAGE, &["--pool sum", "gem, avg or max"]);
+    bench.fails(&format!("{line} --pool gem --gem-p 0 --out x.npy"), USAGE, &["--gem-p 0", "0.1 to 100"]);
+    bench.fails(&format!("{line} --pool avg --gem-p 2 --out x.npy"), USAGE, &["--gem-p", "--pool gem"]);
 }

@@ -51,8 +51,13 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
     announce(&target, Some(epsilon));
     if let Some(found) = &verified {
         eprintln!(
-            "reference: agrees with the arrays beside the model, values within {:.1e}",
-            found.values.max_rel
+            "reference: agrees with the arrays beside the model, values within {:.1e}{}",
+            found.values.max_rel,
+            if found.is_unsteady() {
+                "; its gradients are at a kink of the network and show nothing"
+            } else {
+                ""
+            }
         );
     }
     eprintln!(

@@ -61,6 +61,17 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
             )),
             None => text.push_str("\ninput gradient: not compared (the reference holds no `input_grad`)"),
         }
+        if let Some(moved) = found.unsteady {
+            text.push_str(&format!(
+                "\nat this input, the network's own gradient moves by {moved:.3e} when the input moves by a millionth{}",
+                if found.is_unsteady() {
+                    ": rectifiers or maxima are at a kink, and this input cannot tell the gradients apart; another one is a \
+                     sharper test"
+                } else {
+                    ", which does not explain it"
+                }
+            ));
+        }
         text
     })?;
     if pass {

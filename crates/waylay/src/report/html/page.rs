@@ -158,12 +158,21 @@ mod tests {
         assert!(!to_html(&audit).unwrap().contains("Agrees with its reference"));
         let values = Difference { max_abs: 3e-5, max_rel: 2.5e-6 };
         let gradient = Some(Difference { max_abs: 1.0, max_rel: 4e-4 });
-        let mut verified =
-            Verification { values, gradient, input: vec![2, 3, 128, 128], output: vec![2, 512] };
+        let mut verified = Verification {
+            values,
+            gradient,
+            unsteady: None,
+            input: vec![2, 3, 128, 128],
+            output: vec![2, 512],
+        };
         audit.target.verified = Some(verified.clone());
         let page = to_html(&audit).unwrap();
         assert!(page.contains("Agrees with its reference") && page.contains("2.5e-06"), "{page}");
         assert!(page.contains("input gradients within 4.0e-04"));
+        assert!(!page.contains("moves by a millionth"));
+        verified.unsteady = Some(3e-4);
+        audit.target.verified = Some(verified.clone());
+        assert!(to_html(&audit).unwrap().contains("own gradient moves by 3.0e-04 when"));
         verified.gradient = None;
         audit.target.verified = Some(verified);
         assert!(!to_html(&audit).unwrap().contains("input gradients within"));

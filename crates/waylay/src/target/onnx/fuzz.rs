@@ -13,6 +13,7 @@
 
 #![allow(clippy::print_stdout)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -217,23 +218,39 @@ fn change_shape(value: &mut ValueInfoProto, random: &mut impl RngExt) {
     }
 }
 
-/// Damages `cases` until `enough`, and gives how many it damaged.
+/// Damages `cases` until `enough`, and gives how many it damaged. Each place that panics, and each case that takes too
+/// long, fails the test at the end, with one file to repeat it.
 fn fuzz(cases: &[Case], seed: u64, mut enough: impl FnMut(usize) -> bool) -> usize {
     let mut random = Seed(seed).stream("fuzz");
+    let mut failures = BTreeMap::new();
     let mut count = 0;
     while !enough(count) {
         let case = cases.choose(&mut random).expect("a case");
         let model = damaged(&case.model, &mut random);
         let start = Instant::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case.survive(&model)));
-        let took = start.elapsed();
-        if outcome.is_err() || took > Duration::from_secs(5) {
-            let path = std::env::temp_dir().join(format!("waylay-fuzz-{seed}-{count}.onnx"));
-            std::fs::write(&path, &model).unwrap();
-            panic!("case {count} of seed {seed}, {}: {took:?}, panic: {}", path.display(), outcome.is_err());
+        let failure = match outcome {
+            Err(panic) => Some(
+                panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or(panic.downcast_ref().copied())
+                    .unwrap_or("a panic")
+                    .to_owned(),
+            ),
+            Ok(()) if start.elapsed() > Duration::from_secs(5) => Some("took too long".to_owned()),
+            Ok(()) => None,
+        };
+        if let Some(failure) = failure {
+            failures.entry(failure).or_insert_with(|| {
+                let path = std::env::temp_dir().join(format!("waylay-fuzz-{seed}-{count}.onnx"));
+                std::fs::write(&path, &model).unwrap();
+                path
+            });
         }
         count += 1;
     }
+    assert!(failures.is_empty(), "of {count} models of seed {seed}: {failures:#?}");
     count
 }
 

@@ -97,8 +97,8 @@ impl Head {
     /// Why the settings cannot be used; none where they can.
     pub(super) fn problem(&self) -> Option<String> {
         match self.pool {
-            Some(Pool::Gem { p }) if !(p > 0.0 && p <= 100.0) => {
-                Some(format!("p of {p}; need above 0, at most 100"))
+            Some(Pool::Gem { p }) if !(0.1..=100.0).contains(&p) => {
+                Some(format!("p of {p}; need 0.1 to 100"))
             }
             _ => None,
         }

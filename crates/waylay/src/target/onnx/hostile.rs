@@ -257,3 +257,18 @@ fn attributes_that_nest_without_end_are_refused() {
     let error = broken(|m| m.graph = Some(inner));
     assert!(error.contains("not a complete ONNX file"), "{error}");
 }
+
+#[test]
+fn exponents_that_no_integer_holds_are_refused() {
+    let error = broken(|m| {
+        let attribute = |name: &str| AttributeProto { name: Some(name.into()), ..Default::default() };
+        graph(m).node[0] = NodeProto {
+            attribute: vec![
+                AttributeProto { i: Some(3), r#type: Some(2), ..attribute("size") },
+                AttributeProto { f: Some(1e30), r#type: Some(1), ..attribute("beta") },
+            ],
+            ..node("LRN", &["x"], "y")
+        };
+    });
+    assert!(error.contains("LRN_0") && error.contains("an exponent of 1e30"), "{error}");
+}

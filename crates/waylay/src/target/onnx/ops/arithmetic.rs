@@ -1,6 +1,6 @@
 //! Arithmetic on floats of the image's path, and on floats and integers known without it.
 
-use super::call::{Call, broadcast};
+use super::call::{self, Call, broadcast};
 use super::{Operator, Outcome, one, op};
 use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
 use crate::target::onnx::value::{Ranked, Value, map_rank, zip_rank};
@@ -204,8 +204,10 @@ fn power(call: &Call<'_>) -> Outcome {
         Some(2.0) => one(map_rank!(call.tensor(0)?, t => t.clone() * t)),
         Some(1.0) => one(call.tensor(0)?),
         Some(0.5) => one(map_rank!(call.tensor(0)?, t => t.sqrt())),
-        Some(e) if !e.is_finite() || e.abs() > 1e6 => Err(format!("an exponent of {e}; need -1e6 to 1e6")),
-        Some(e) => one(map_rank!(call.tensor(0)?, t => t.powf_scalar(e))),
+        Some(e) => {
+            let e = call::exponent(e)?;
+            one(map_rank!(call.tensor(0)?, t => t.powf_scalar(e)))
+        }
         None => {
             let (a, b) = (call.tensor(0)?, call.tensor(1)?);
             let dims = call.affordable(broadcast(&a.dims(), &b.dims())?)?;

@@ -169,6 +169,15 @@ impl Call<'_> {
     }
 }
 
+/// An exponent that Burn takes: it converts whole numbers to integers and panics where none can hold them.
+pub(super) fn exponent(e: f32) -> Result<f32, String> {
+    if e.is_finite() && e.abs() <= 1e6 {
+        Ok(e)
+    } else {
+        Err(format!("an exponent of {e:e}; need -1e6 to 1e6"))
+    }
+}
+
 /// `axis`, counted from the end where negative, as an index below `rank`.
 pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let shifted = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };

@@ -93,8 +93,7 @@ fn conv(call: &Call<'_>) -> Outcome {
         },
         dilation: window.pair(|w| &w.dilation, 1),
         groups: s.groups,
-        // A frozen network must agree with its reference.
-        winograd: false,
+        winograd: true,
     };
     one(Ranked::R4(conv2d(as_image(x)?, as_image(weight)?, bias, options)).reshape(&result)?)
 }

@@ -165,7 +165,8 @@ fn local_response(call: &Call<'_>) -> Outcome {
     let [n, c, h, w] = x.dims();
     let size = usize::try_from(call.int("size", 0)?).ok().filter(|s| (1..=1024).contains(s));
     let size = size.ok_or("size; need 1 to 1024")?;
-    let (alpha, beta) = (call.float("alpha")?.unwrap_or(1e-4), call.float("beta")?.unwrap_or(0.75));
+    let (alpha, beta) =
+        (call.float("alpha")?.unwrap_or(1e-4), call::exponent(call.float("beta")?.unwrap_or(0.75))?);
     let bias = call.float("bias")?.unwrap_or(1.0);
     let (before, after) = ((size - 1) / 2, size / 2);
     let squares = (x.clone() * x.clone()).reshape([n, 1, c, h * w]).pad(&[(before, after), (0, 0)][..], 0.0);
