@@ -3,6 +3,7 @@
 //! Euclidean distances come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
 //! lengths, so that the distance of an embedding to itself can come out as up to 1e-3 of its length instead of 0.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -12,8 +13,9 @@ use rayon::prelude::*;
 use super::{Metric, RetrievalError};
 use crate::target::Embeddings;
 
-/// Queries per tile: enough to use the cache, few enough to share the work between threads.
-const QUERY_TILE: usize = 64;
+/// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
+/// threads share them, so there should be some.
+const QUERY_TILE: usize = 512;
 /// Gallery items per tile.
 const GALLERY_TILE: usize = 1024;
 
@@ -155,24 +157,27 @@ fn keep_nearest(nearest: &mut BinaryHeap<Hit>, k: usize, start: usize, distances
 
 /// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common `scale`, with their
 /// squared lengths.
-struct Rows {
-    values: Vec<f32>,
+struct Rows<'a> {
+    values: Cow<'a, [f32]>,
     squares: Vec<f32>,
     dim: usize,
 }
 
-impl Rows {
-    fn new(embeddings: &Embeddings, metric: Metric, scale: f64) -> Self {
+impl<'a> Rows<'a> {
+    fn new(embeddings: &'a Embeddings, metric: Metric, scale: f64) -> Self {
         let dim = embeddings.dim();
         match metric {
             Metric::Cosine => {
-                Self { values: embeddings.normalised().values().to_vec(), squares: Vec::new(), dim }
+                Self { values: embeddings.normalised().values().to_vec().into(), squares: Vec::new(), dim }
             }
             Metric::Euclidean => {
-                let values: Vec<f32> =
-                    embeddings.values().iter().map(|v| (f64::from(*v) / scale) as f32).collect();
+                let values: Cow<[f32]> = if scale == 1.0 {
+                    embeddings.values().into()
+                } else {
+                    embeddings.values().iter().map(|v| (f64::from(*v) / scale) as f32).collect()
+                };
                 let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() as f32;
-                let squares = values.chunks_exact(dim).map(square).collect();
+                let squares = values.par_chunks_exact(dim).map(square).collect();
                 Self { values, squares, dim }
             }
         }
@@ -188,21 +193,23 @@ impl Rows {
 }
 
 /// Queries and gallery, prepared for one metric.
-struct Pair {
-    queries: Rows,
-    gallery: Rows,
+struct Pair<'a> {
+    queries: Rows<'a>,
+    gallery: Rows<'a>,
     metric: Metric,
-    /// A power of two near the largest value, so that no product overflows or vanishes; dividing by it is exact.
+    /// A power of two near the largest value, so that no product overflows or vanishes; dividing by it is exact. 1 where
+    /// nothing could.
     scale: f64,
 }
 
-impl Pair {
-    fn new(queries: &Embeddings, gallery: &Embeddings, metric: Metric) -> Result<Self, RetrievalError> {
+impl<'a> Pair<'a> {
+    fn new(queries: &'a Embeddings, gallery: &'a Embeddings, metric: Metric) -> Result<Self, RetrievalError> {
         if queries.dim() != gallery.dim() {
             return Err(RetrievalError::Dimensions { query: queries.dim(), gallery: gallery.dim() });
         }
         let largest = queries.values().iter().chain(gallery.values()).fold(0.0_f32, |m, v| m.max(v.abs()));
-        let scale = if largest > 0.0 { f64::from(largest).log2().floor().exp2() } else { 1.0 };
+        let harmless = largest == 0.0 || (1e-9..1e9).contains(&largest);
+        let scale = if harmless { 1.0 } else { f64::from(largest).log2().floor().exp2() };
         let (queries, gallery) = (Rows::new(queries, metric, scale), Rows::new(gallery, metric, scale));
         Ok(Self { queries, gallery, metric, scale })
     }
