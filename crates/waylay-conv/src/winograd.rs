@@ -32,6 +32,8 @@ const LEAST_CHANNELS: usize = 32;
 const BLOCK: usize = 1 << 20;
 /// Fewest tiles of a task, unless there are no more.
 const LEAST_TILES: usize = 64;
+/// Fewest tiles in all for which transforming the filters pays.
+const LEAST_IN_ALL: usize = 32;
 
 /// Whether this module computes the convolution, and is likely to be faster than columns.
 pub(crate) fn fits(g: &Geometry) -> bool {
@@ -45,6 +47,7 @@ pub(crate) fn fits(g: &Geometry) -> bool {
         && g.out_channels >= LEAST_CHANNELS
         && g.output[0] >= OUT
         && g.output[1] >= OUT
+        && g.images * g.output[0].div_ceil(OUT) * g.output[1].div_ceil(OUT) >= LEAST_IN_ALL
 }
 
 /// Tiles of a convolution: rows of tiles over all images, one after the other.
@@ -56,7 +59,14 @@ struct Tiling {
 
 /// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, `weight` `[Co, Ci, 3, 3]` and `bias` `[Co]`, where [`fits`].
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let filters = transformed_filters(g, weight);
+    scratch::with(POINTS * g.out_channels * g.in_channels, |filters| {
+        transform_filters(g, weight, filters);
+        with_filters(g, x, filters, bias)
+    })
+}
+
+/// [`forward`] with the transformed `filters`.
+fn with_filters(g: &Geometry, x: &[f32], filters: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let tiling = Tiling { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) };
     let rows = g.images * tiling.down;
     let threads = rayon::current_num_threads();
@@ -154,11 +164,10 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
     weight
 }
 
-/// U = G g Gᵀ of every filter and channel: `[36, Co, Ci]`.
-fn transformed_filters(g: &Geometry, weight: &[f32]) -> Vec<f32> {
+/// Writes U = G g Gᵀ of every filter and channel: `[36, Co, Ci]`.
+fn transform_filters(g: &Geometry, weight: &[f32], filters: &mut [f32]) {
     let (outs, ins) = (g.out_channels, g.in_channels);
-    let mut filters = vec![0.0; POINTS * outs * ins];
-    let shared = Shared::new(&mut filters);
+    let shared = Shared::new(filters);
     (0..outs).into_par_iter().for_each(|out| {
         scratch::with((9 + 18 + POINTS) * ins, |space| {
             let (taps, rest) = space.split_at_mut(9 * ins);
@@ -183,7 +192,6 @@ fn transformed_filters(g: &Geometry, weight: &[f32]) -> Vec<f32> {
             }
         });
     });
-    filters
 }
 
 /// V = Bᵀ d B of the tiles in `rows`, one channel: 36 times `tiles` values, `pitch` apart.
