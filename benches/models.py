@@ -2,11 +2,11 @@
 
     cargo build --release
     python scripts/golden/zoo.py DIR
-    PYTHONPATH=scripts/golden python benches/models.py DIR [--batch 8] [--threads 2] [--rounds 3] [--only NAME ...] [--json FILE]
+    python benches/models.py DIR [--batch 8] [--threads 2] [--rounds 3] [--only NAME ...] [--json FILE]
 
-Each round runs the programs one after the other, each alone; the medians over the rounds are printed as a Markdown
-table and written as JSON. Ratios are the peer's time over ours: above 1, waylay is faster. `--agree` compares values
-and gradients only. Needs what zoo.py needs.
+Every model is compared with its reference; of each network, the first file is timed. Each round runs the programs one after
+the other, each alone; the medians over the rounds are printed as a Markdown table and written as JSON. Ratios are the
+peer's time over ours: above 1, waylay is faster. `--agree` compares values and gradients only. Needs what zoo.py needs.
 """
 
 import argparse
@@ -33,6 +33,8 @@ def median_ms(run, runs, batch):
 
 def torch_times(name, batch, threads, runs):
     import torch
+
+    sys.path.insert(0, str(ROOT / "scripts/golden"))
     import zoo
     torch.set_num_threads(threads)
     build, height, width, _ = zoo.MODELS[name]
@@ -90,19 +92,24 @@ def agreement(binary, path):
             "kinds": len(found["operators"]), "values": values, "gradient": gradient, "unsteady": unsteady, "pass": verified["pass"]}
 
 
+def agreement_line(row):
+    """The first columns of a row of either table."""
+    if "error" in row:
+        return f"| {row['model']} | | | | {row['error'][:160]} | |"
+    mark = "" if row["pass"] else " (differs)"
+    mark += f" (moves by {row['unsteady']:.0e})" if row["unsteady"] else ""
+    counts = f"| {row['model']} | {row['opset']} | {row['operators']} | {row['kinds']} |"
+    return f"{counts} {row['values']:.0e} | {row['gradient']:.0e}{mark} |"
+
+
 def agree(options):
     rows = []
     print("| model | opset | nodes | operators | values | gradient |")
     print("|---|---|---|---|---|---|")
     for path in sorted(options.folder.glob("*.onnx")):
-        row = agreement(options.waylay, path)
-        rows.append(row)
-        if "error" in row:
-            print(f"| {row['model']} | | | | {row['error'][:160]} | |", flush=True)
-        else:
-            mark = "" if row["pass"] else " (differs)"
-            mark += f" (moves by {row['unsteady']:.0e})" if row["unsteady"] else ""
-            print(f"| {row['model']} | {row['opset']} | {row['operators']} | {row['kinds']} | {row['values']:.0e} | {row['gradient']:.0e}{mark} |", flush=True)
+        rows.append(agreement(options.waylay, path))
+        print(agreement_line(rows[-1]), flush=True)
+        save(options, rows)
     passed = [row for row in rows if row.get("pass")]
     kinks = sum(1 for row in passed if row["unsteady"])
     print(f"\n{len(passed)} of {len(rows)} agree within 1e-4 (values) and 1e-3 (gradients), {kinks} of them at an input where "
@@ -130,27 +137,42 @@ def main():
     options = parser.parse_args()
     if options.agree:
         rows = agree(options)
-        if options.json:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n")
         return sys.exit(any(not row.get("pass") for row in rows))
     rows = []
-    print("| model | ours | with gradient | onnxruntime | PyTorch | PyTorch with gradient | over onnxruntime | over PyTorch | with gradient |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| model | opset | nodes | operators | values | gradient | ours | with gradient | onnxruntime | PyTorch | with gradient |"
+          " over onnxruntime | over PyTorch | with gradient |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    timed = set()
     for path in sorted(options.folder.glob("*.onnx")):
-        name, variant = path.stem.split(".")[0], path.stem.split(".")[-1]
-        if options.only and name not in options.only and path.stem not in options.only or "-" in name:
+        name = path.stem.split(".")[0]
+        if options.only and name not in options.only and path.stem not in options.only:
             continue
-        arguments = options.batch, options.threads, options.runs
-        rounds = []
-        for _ in range(options.rounds):
-            ours = waylay_times(options.waylay, path, *arguments)
-            rounds.append([*ours, alone("runtime", path, *arguments), *alone("torch", name, *arguments)])
-        ours, ours_gradient, runtime, torch, torch_gradient = (statistics.median(r) for r in zip(*rounds))
-        row = {"model": path.stem, "batch": options.batch, "threads": options.threads, "waylay": ours, "waylay_gradient": ours_gradient,
-               "onnxruntime": runtime, "torch": torch, "torch_gradient": torch_gradient}
+        row = agreement(options.waylay, path)
         rows.append(row)
-        print(f"| {path.stem} | {ours:.1f} | {ours_gradient:.1f} | {runtime:.1f} | {torch:.1f} | {torch_gradient:.1f} "
-              f"| {runtime / ours:.2f} | {torch / ours:.2f} | {torch_gradient / ours_gradient:.2f} |", flush=True)
+        times = "| | | | | | | |"
+        if "error" not in row and "-" not in name and name not in timed:
+            timed.add(name)
+            row.update(compared(path, name, options))
+            times = "| {waylay:.1f} | {waylay_gradient:.1f} | {onnxruntime:.1f} | {torch:.1f} | {torch_gradient:.1f} |".format(**row)
+            times += f" {row['onnxruntime'] / row['waylay']:.2f} | {row['torch'] / row['waylay']:.2f} |"
+            times += f" {row['torch_gradient'] / row['waylay_gradient']:.2f} |"
+        print(f"{agreement_line(row)} {times[2:]}", flush=True)
+        save(options, rows)
+    print(f"\nBatch {options.batch}, {options.threads} threads, milliseconds per image, medians of {options.rounds} rounds.")
+
+
+def compared(path, name, options):
+    """Milliseconds per image in all three, one after the other in each round; medians."""
+    arguments = options.batch, options.threads, options.runs
+    rounds = []
+    for _ in range(options.rounds):
+        ours = waylay_times(options.waylay, path, *arguments)
+        rounds.append([*ours, alone("runtime", path, *arguments), *alone("torch", name, *arguments)])
+    keys = ["waylay", "waylay_gradient", "onnxruntime", "torch", "torch_gradient"]
+    return {**dict(zip(keys, (statistics.median(r) for r in zip(*rounds)))), "batch": options.batch, "threads": options.threads}
+
+
+def save(options, rows):
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

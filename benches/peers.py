@@ -266,7 +266,7 @@ def other_work(case, path, threads):
             from torchreid.metrics import compute_distance_matrix, evaluate_rank
 
         queries, gallery = (torch.from_numpy(rng.standard_normal((n, 2048), dtype="float32")) for n in (3368, 19_732))
-        labels = lambda n, step: (numpy.arange(n) * step % 750, numpy.arange(n) % 6)
+        labels = lambda n, step: (numpy.arange(n) * step % 750, numpy.arange(n) // 750 % 6)
         (q, q_cameras), (g, g_cameras) = labels(3368, 1), labels(19_732, 7)
 
         def evaluate():

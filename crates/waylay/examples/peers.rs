@@ -307,7 +307,7 @@ fn search(runs: usize) -> Outcome<[f64; 3]> {
 fn reid(runs: usize) -> Outcome<[f64; 3]> {
     let (queries, gallery) = (embeddings(3368, 2048)?, embeddings(19_732, 2048)?);
     let labels = |count: usize, step: usize| -> (Vec<String>, Vec<Option<u32>>) {
-        (0..count).map(|i| ((i * step % 750).to_string(), Some((i % 6) as u32))).unzip()
+        (0..count).map(|i| ((i * step % 750).to_string(), Some((i / 750 % 6) as u32))).unzip()
     };
     let ((q, q_cameras), (g, g_cameras)) = (labels(3368, 1), labels(19_732, 7));
     timed(runs, || {
