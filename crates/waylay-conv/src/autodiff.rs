@@ -12,6 +12,7 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 
 use crate::backend::{self, ConvBackend, dims};
 use crate::options::{ConvOptions, Geometry};
+use crate::pool::Pooling;
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
@@ -65,6 +66,21 @@ impl<const N: usize> Backward<Flex, N> for ConvTranspose2d {
             };
             grads.register::<Flex>(node.id, value);
         }
+    }
+}
+
+/// Backward pass of a pooling by maxima; keeps the input.
+#[derive(Debug)]
+struct MaxPool2d;
+
+impl Backward<Flex, 1> for MaxPool2d {
+    type State = (Pooling, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (p, x) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| {
+            backend::max_pool2d_gradient(&p, x, gradient)
+        });
     }
 }
 
@@ -209,6 +225,18 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
         let output = Flex::fast_prelu(x.clone(), alpha.clone());
         match Prelu.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((x, alpha), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_max_pool2d(x: Tracked, kernel: [usize; 2], options: ConvOptions) -> Tracked {
+        let nodes = [x.node()];
+        let x = x.into_primitive();
+        let [_, _, h, w] = dims(&x);
+        let kept = (Pooling::expect([h, w], kernel, options), x.clone());
+        let output = Flex::fast_max_pool2d(x, kernel, options);
+        match MaxPool2d.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(kept, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

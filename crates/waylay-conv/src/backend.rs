@@ -7,6 +7,7 @@ use burn::tensor::TensorData;
 
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
+use crate::pool::{self, Pooling};
 use crate::{depthwise, general, prelu, resample};
 
 /// Operations with kernels of their own; every tensor holds `f32`.
@@ -54,6 +55,9 @@ pub trait ConvBackend: Backend {
 
     /// See [`crate::prelu`].
     fn fast_prelu(x: FloatTensor<Self>, alpha: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::max_pool2d`].
+    fn fast_max_pool2d(x: FloatTensor<Self>, kernel: [usize; 2], options: ConvOptions) -> FloatTensor<Self>;
 
     /// See [`crate::upsample_nearest`].
     fn fast_upsample_nearest(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self>;
@@ -115,6 +119,12 @@ impl ConvBackend for Flex {
         let shape @ [_, channels, h, w] = dims(&x);
         let (x, alpha) = (Values::of(x), Values::of(alpha));
         tensor(prelu::forward(x.slice(), alpha.slice(), channels, h * w), shape)
+    }
+
+    fn fast_max_pool2d(x: FlexTensor, kernel: [usize; 2], options: ConvOptions) -> FlexTensor {
+        let [n, c, h, w] = dims(&x);
+        let p = Pooling::expect([h, w], kernel, options);
+        tensor(pool::max(&p, Values::of(x).slice()), [n, c, p.output[0], p.output[1]])
     }
 
     fn fast_upsample_nearest(x: FlexTensor, factor: usize) -> FlexTensor {
@@ -197,6 +207,12 @@ pub(crate) fn prelu_slope_gradient(x: FlexTensor, slopes: usize, gradient: FlexT
     let [_, channels, h, w] = dims(&x);
     let (x, gradient) = (Values::of(x), Values::of(gradient));
     tensor(prelu::slope_gradient(x.slice(), gradient.slice(), channels, h * w, slopes), [slopes])
+}
+
+/// Gradient of the input of a pooling by maxima.
+pub(crate) fn max_pool2d_gradient(p: &Pooling, x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let shape = dims(&x);
+    tensor(pool::max_gradient(p, Values::of(x).slice(), Values::of(gradient).slice()), shape)
 }
 
 /// Gradient of the input of an upsampling.

@@ -16,6 +16,7 @@ mod im2col;
 mod memory;
 mod norm;
 mod options;
+mod pool;
 mod prelu;
 mod resample;
 mod scratch;
@@ -111,6 +112,18 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
 pub fn leaky_relu(x: Tensor<4>, slope: f64) -> Tensor<4> {
     let alpha = Tensor::full([1], slope, (&x.device(), x.dtype()));
     prelu(x, alpha)
+}
+
+/// The largest value of each window of `x` `[N, C, H, W]`, by `kernel` and the stride, padding and dilation of `options`;
+/// of padding alone, −∞. Differentiable: the gradient goes to the first of equal values.
+///
+/// # Panics
+/// Where [`ConvOptions::output_size`] gives `None`.
+pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], options: ConvOptions) -> Tensor<4> {
+    if !has_kernels(&x) || x.dims().contains(&0) {
+        return stock::max_pool2d(x, kernel, options);
+    }
+    Tensor::from_dispatch(Dispatch::fast_max_pool2d(x.into_dispatch(), kernel, options))
 }
 
 /// Enlarges `x` `[N, C, H, W]` to `[N, C, H factor, W factor]` by repeating each pixel. Differentiable.

@@ -1,7 +1,7 @@
 //! The operations in Burn's own terms: for devices without kernels of ours, and what ours are tested against.
 
 use burn::tensor::Tensor;
-use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, PadMode};
+use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, MaxPoolOptions, PadMode};
 
 use crate::options::ConvOptions;
 
@@ -49,6 +49,15 @@ pub(crate) fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, eps
 pub(crate) fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
     let [slopes] = alpha.dims();
     x.clone().clamp_min(0.0) + x.clamp_max(0.0) * alpha.reshape([1, slopes, 1, 1])
+}
+
+pub(crate) fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], options: ConvOptions) -> Tensor<4> {
+    let ConvOptions { stride, padding: [top, left, bottom, right], dilation, .. } = options;
+    let options = MaxPoolOptions::new(kernel)
+        .with_stride(stride)
+        .with_padding_pairs([(top, bottom), (left, right)])
+        .with_dilation(dilation);
+    burn::tensor::module::max_pool2d(x, options)
 }
 
 pub(crate) fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {

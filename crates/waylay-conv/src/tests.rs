@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    conv_transpose2d, conv2d, depthwise, general, instance_norm, leaky_relu, pixel_shuffle, pixel_unshuffle,
-    prelu, stock, upsample_nearest,
+    conv_transpose2d, conv2d, depthwise, general, instance_norm, leaky_relu, max_pool2d, pixel_shuffle,
+    pixel_unshuffle, prelu, stock, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -37,11 +37,11 @@ const CASES: [Case; 28] = [
     (2, 3, [1, 2], [10, 9], [3, 3], [2, 1], [1, 0, 1, 1], [1, 1]),
     // By Winograd's transform, all or in part.
     (2, 1, [32, 40], [13, 18], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
-    (1, 1, [33, 64], [7, 7], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
-    (5, 1, [32, 32], [6, 9], [3, 3], [1, 1], [0, 2, 1, 0], [1, 1]),
+    (8, 1, [33, 64], [7, 7], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
+    (6, 1, [32, 32], [6, 9], [3, 3], [1, 1], [0, 2, 1, 0], [1, 1]),
     (3, 1, [64, 33], [28, 30], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
-    (1, 1, [48, 32], [4, 4], [3, 3], [1, 1], [2, 2, 2, 2], [1, 1]),
-    (1, 1, [256, 128], [14, 14], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
+    (8, 1, [48, 32], [4, 4], [3, 3], [1, 1], [2, 2, 2, 2], [1, 1]),
+    (2, 1, [256, 128], [14, 14], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
 ];
 
 fn geometry(
@@ -312,6 +312,38 @@ fn leaky_relu_and_its_gradient_equal_burns() {
     let ours = run(&inputs, |(x, ..)| leaky_relu(x.clone(), 0.2));
     let stock = run(&inputs, |(x, ..)| burn::tensor::activation::leaky_relu(x.clone(), 0.2));
     assert_same(ours, stock, "leaky_relu");
+}
+
+#[test]
+fn maxima_of_windows_and_their_gradients_equal_burns() {
+    for (size, kernel, stride, padding, dilation) in [
+        ([9, 11], [3, 3], [2, 2], [1, 1, 1, 1], [1, 1]),
+        ([8, 8], [2, 2], [2, 2], [0, 0, 0, 0], [1, 1]),
+        ([7, 5], [3, 2], [1, 3], [1, 0, 1, 1], [1, 1]),
+        ([10, 12], [3, 3], [1, 2], [1, 1, 1, 1], [2, 2]),
+        ([4, 4], [4, 4], [1, 1], [0, 0, 0, 0], [1, 1]),
+        ([1, 1], [1, 1], [1, 1], [0, 0, 0, 0], [1, 1]),
+    ] {
+        let options = ConvOptions { stride, padding, dilation, ..ConvOptions::default() };
+        for levels in [None, Some(2.0)] {
+            let x = tensor([2, 3, size[0], size[1]], 5).inner();
+            // With few different values, windows hold equal ones.
+            let x = levels.map_or(x.clone(), |levels| (x * levels).round());
+            let x = Tensor::from_inner(x).require_grad();
+            let inputs = (x, None::<Tensor<1>>, Vec::new());
+            let ours = run(&inputs, |(x, ..)| max_pool2d(x.clone(), kernel, options));
+            let burns = run(&inputs, |(x, ..)| stock::max_pool2d(x.clone(), kernel, options));
+            assert_same(ours, burns, &format!("{size:?} by {kernel:?}, {options:?}, {levels:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_window_with_a_nan_is_nan_and_one_of_padding_is_infinitely_small() {
+    let x = Tensor::<4>::from_floats([[[[1.0, f32::NAN, 3.0, 4.0]]]], &Device::flex());
+    let options = ConvOptions { stride: [1, 2], padding: [0, 3, 0, 0], ..ConvOptions::default() };
+    let y = floats(max_pool2d(x, [1, 2], options).into_data());
+    assert!(y[0] == f32::NEG_INFINITY && y[1] == 1.0 && y[2].is_nan(), "{y:?}");
 }
 
 #[test]

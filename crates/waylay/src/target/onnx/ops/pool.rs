@@ -1,8 +1,9 @@
 //! Pooling over windows and over whole images, of one to three dimensions.
 
-use burn::tensor::module::{avg_pool2d, max_pool2d, max_pool2d_with_indices};
+use burn::tensor::module::{avg_pool2d, max_pool2d_with_indices};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Tensor, TensorData};
+use waylay_conv::{ConvOptions, max_pool2d};
 
 use super::conv::window_sums;
 use super::window::Window;
@@ -83,12 +84,14 @@ fn max(call: &Call<'_>) -> Outcome {
         return max_with_positions(call, x, &window);
     }
     let pooled = by_planes(x, &window, |x, window| {
-        let x = padded(x, window);
-        let options = MaxPoolOptions::new(window.pair(|w| &w.kernel, 1))
-            .with_stride(window.pair(|w| &w.stride, 1))
-            .with_padding_pairs(inside(window))
-            .with_dilation(window.pair(|w| &w.dilation, 1));
-        Ok(max_pool2d(x, options))
+        let [(top, bottom), (left, right)] = inside(window);
+        let options = ConvOptions {
+            stride: window.pair(|w| &w.stride, 1),
+            padding: [top, left, bottom, right],
+            dilation: window.pair(|w| &w.dilation, 1),
+            ..ConvOptions::default()
+        };
+        Ok(max_pool2d(padded(x, window), window.pair(|w| &w.kernel, 1), options))
     })?;
     one(pooled)
 }
