@@ -32,7 +32,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::backend::ConvBackend;
 pub use crate::gemm_slice::matmul_transposed;
-pub use crate::memory::keep_freed_memory;
+pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,

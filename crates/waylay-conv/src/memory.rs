@@ -1,4 +1,9 @@
-//! Keeping freed memory in the process, where the next tensor finds it without asking the system.
+//! What needs the system's help with memory: freed memory that stays, and files that are read where they lie.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Mmap, MmapOptions};
 
 /// Tells the C library's allocator to keep memory that is freed instead of returning it to the system; gives whether
 /// it agreed. For the whole process; call it once, at the start of a program that trains.
@@ -22,9 +27,61 @@ pub fn keep_freed_memory() -> bool {
     false
 }
 
+/// Bytes of a file where the system's cache holds them, not copied. Read-only.
+///
+/// Whoever changes the file meanwhile changes the bytes, and whoever truncates it ends the process at the next access,
+/// as with any mapped file: map files that are replaced as a whole, as models are.
+#[derive(Debug)]
+pub struct MappedFile(Mmap);
+
+impl MappedFile {
+    /// All of `file`; nothing where it is empty.
+    ///
+    /// # Errors
+    /// Where the system does not map it.
+    pub fn whole(file: &File) -> io::Result<Self> {
+        // SAFETY: the mapping is private to this type and only read. What another process writes into the file meanwhile
+        // is documented above; the bytes are taken for numbers, of which every pattern is one.
+        unsafe { Mmap::map(file) }.map(Self)
+    }
+
+    /// `length` bytes of `file` from `offset` on; both must lie within it.
+    ///
+    /// # Errors
+    /// Where they do not, or the system does not map them.
+    pub fn part(file: &File, offset: u64, length: usize) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        if offset.checked_add(length as u64).is_none_or(|end| end > size) {
+            let reason = format!("{length} bytes at {offset} of a file of {size} bytes");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        }
+        // SAFETY: as above.
+        unsafe { MmapOptions::new().offset(offset).len(length).map(file) }.map(Self)
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn a_mapped_file_reads_as_what_was_written() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(MappedFile::whole(&file).unwrap().as_ref(), b"");
+        file.write_all(&[7; 5000]).unwrap();
+        file.write_all(b"tail").unwrap();
+        assert_eq!(MappedFile::whole(&file).unwrap().as_ref().len(), 5004);
+        assert_eq!(MappedFile::part(&file, 4999, 3).unwrap().as_ref(), b"\x07ta");
+        assert!(MappedFile::part(&file, 5000, 5).is_err() && MappedFile::part(&file, u64::MAX, 1).is_err());
+    }
 
     #[test]
     fn glibc_agrees_to_keep_memory() {

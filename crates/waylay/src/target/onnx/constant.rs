@@ -2,6 +2,9 @@
 
 use std::path::{Component, Path};
 
+use prost::bytes::Bytes;
+use waylay_conv::MappedFile;
+
 use super::OnnxError;
 use super::proto::TensorProto;
 use crate::run::sha256;
@@ -221,8 +224,7 @@ fn unknown_type(code: i32) -> String {
 }
 
 /// Reads the part of a file beside the model that holds the tensor's bytes. The path must stay in `folder`.
-fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>, String> {
-    use std::io::{Read, Seek, SeekFrom};
+fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Bytes, String> {
     let entry = |key: &str| {
         proto.external_data.iter().find(|e| e.key.as_deref() == Some(key)).and_then(|e| e.value.as_deref())
     };
@@ -249,18 +251,15 @@ fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>, 
     if !inside {
         return Err(format!("external data in `{location}`; only files in the model's own folder are read"));
     }
-    let mut file = std::fs::File::open(&path).map_err(|e| format!("external data file `{location}`: {e}"))?;
+    let file = std::fs::File::open(&path).map_err(|e| format!("external data file `{location}`: {e}"))?;
     let size = file.metadata().map_err(|e| format!("external data file `{location}`: {e}"))?.len();
     let offset = number("offset")?.unwrap_or(0);
     let length = number("length")?.unwrap_or(size.saturating_sub(offset));
     if offset.checked_add(length).is_none_or(|end| end > size) || length > MAX_CONSTANT_BYTES as u64 {
         return Err(format!("{length} bytes at {offset} of `{location}`, which has {size} bytes"));
     }
-    let mut bytes = vec![0; length as usize];
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.read_exact(&mut bytes))
-        .map_err(|e| format!("external data file `{location}`: {e}"))?;
-    Ok(bytes)
+    let part = MappedFile::part(&file, offset, length as usize);
+    part.map(Bytes::from_owner).map_err(|e| format!("external data file `{location}`: {e}"))
 }
 
 #[cfg(test)]

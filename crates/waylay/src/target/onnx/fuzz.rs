@@ -21,6 +21,7 @@ use prost::Message;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
+use super::hostile::overwrite;
 use super::proto::*;
 use super::{InspectOptions, OnnxTarget, OpenOptions, inspect_bytes, node_test};
 use crate::run::Seed;
@@ -201,7 +202,7 @@ fn change_tensor(tensor: &mut TensorProto, random: &mut impl RngExt) {
         _ => {
             if let Some(raw) = tensor.raw_data.as_mut().filter(|raw| raw.len() >= 8) {
                 let at = random.random_range(0..raw.len() / 8) * 8;
-                raw[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                overwrite(raw, at, value);
             }
         }
     }

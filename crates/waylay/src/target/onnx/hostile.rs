@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use super::proto::*;
 use super::{InspectOptions, OnnxError, OnnxTarget, OpenOptions, inspect_bytes};
@@ -35,6 +36,13 @@ fn broken(change: impl FnOnce(&mut ModelProto)) -> String {
     let mut model = relu();
     change(&mut model);
     open(&model.encode_to_vec()).unwrap_err().to_string()
+}
+
+/// Puts `value` in the place of eight bytes from `at` on.
+pub(super) fn overwrite(raw: &mut Bytes, at: usize, value: i64) {
+    let mut bytes = raw.to_vec();
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    *raw = bytes.into();
 }
 
 pub(super) fn relu() -> ModelProto {
@@ -124,7 +132,7 @@ fn absurd_numbers_never_panic() {
                     if let Some(raw) =
                         attribute.t.as_mut().and_then(|t| t.raw_data.as_mut()).filter(|r| r.len() >= 8)
                     {
-                        raw[..8].copy_from_slice(&absurd.to_le_bytes());
+                        overwrite(raw, 0, absurd);
                     }
                     let what = || {
                         format!("file {which}, {:?}: {:?} = {absurd}", node.name, node.attribute[slot].name)
@@ -138,8 +146,7 @@ fn absurd_numbers_never_panic() {
                 let mut model = model.clone();
                 let tensor = &mut graph(&mut model).initializer[at];
                 if tensor.data_type == Some(7) {
-                    let raw = tensor.raw_data.as_mut().unwrap();
-                    raw[..8].copy_from_slice(&absurd.to_le_bytes());
+                    overwrite(tensor.raw_data.as_mut().unwrap(), 0, absurd);
                 } else {
                     tensor.dims.insert(0, 1);
                 }
@@ -256,6 +263,27 @@ fn attributes_that_nest_without_end_are_refused() {
     }
     let error = broken(|m| m.graph = Some(inner));
     assert!(error.contains("not a complete ONNX file"), "{error}");
+}
+
+#[test]
+fn windows_that_take_for_ever_are_refused() {
+    let ints = |name: &str, values: &[i64]| AttributeProto {
+        name: Some(name.into()),
+        ints: values.to_vec(),
+        r#type: Some(7),
+        ..Default::default()
+    };
+    for operator in ["LpPool", "AveragePool", "MaxPool"] {
+        let start = Instant::now();
+        let error = broken(|m| {
+            graph(m).node[0] = NodeProto {
+                attribute: vec![ints("kernel_shape", &[2, 65_536]), ints("pads", &[100, 65_536, 100, 0])],
+                ..node(operator, &["x"], "y")
+            };
+        });
+        assert!(error.contains(operator) && error.contains("multiplications"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{operator}: {:?}", start.elapsed());
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use prost::bytes::Bytes;
 use serde::Serialize;
 
 use super::constant::Values;
@@ -91,7 +92,7 @@ pub struct PresetRange {
 /// Describes the file at `path`. Only a file that is no
 /// valid graph is an error: operators that are not supported are listed.
 pub fn inspect(path: &Path, options: &InspectOptions) -> Result<Inspection, OnnxError> {
-    describe(decode(&file_name(path), &read(path)?, path.parent())?, options)
+    describe(decode(&file_name(path), read(path)?, path.parent())?, options)
 }
 
 /// What is known beyond the file.
@@ -109,7 +110,7 @@ pub struct InspectOptions {
 
 /// As [`inspect`], for bytes in memory.
 pub fn inspect_bytes(name: &str, bytes: &[u8], options: &InspectOptions) -> Result<Inspection, OnnxError> {
-    describe(decode(name, bytes, None)?, options)
+    describe(decode(name, Bytes::copy_from_slice(bytes), None)?, options)
 }
 
 fn describe(graph: Graph, options: &InspectOptions) -> Result<Inspection, OnnxError> {

@@ -32,6 +32,8 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use prost::Message;
+use prost::bytes::Bytes;
+use waylay_conv::MappedFile;
 
 use super::preprocess::Preprocess;
 use super::{Embeddings, Features, Tap, Target};
@@ -83,22 +85,21 @@ pub struct OnnxTarget {
 impl OnnxTarget {
     /// Opens the file at `path`. Weights in other files are looked for in its folder only.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OnnxError> {
-        let bytes = read(path)?;
-        Self::build(&file_name(path), &bytes, path.parent(), options)
+        Self::build(&file_name(path), read(path)?, path.parent(), options)
     }
 
     /// A network from bytes in memory, called `name`. Weights in other files are refused.
     pub fn from_bytes(name: &str, bytes: &[u8], options: OpenOptions) -> Result<Self, OnnxError> {
-        Self::build(name, bytes, None, options)
+        Self::build(name, Bytes::copy_from_slice(bytes), None, options)
     }
 
     fn build(
         name: &str,
-        bytes: &[u8],
+        bytes: Bytes,
         folder: Option<&Path>,
         options: OpenOptions,
     ) -> Result<Self, OnnxError> {
-        let graph = decode(name, bytes, folder)?;
+        let graph = decode(name, bytes.clone(), folder)?;
         let OpenOptions { preprocess, output, head, normalise_twice } = options;
         if let Some(found) = normalised::find(&graph)
             && !normalise_twice
@@ -111,7 +112,7 @@ impl OnnxTarget {
             );
             return Err(OnnxError::Input { name: name.to_owned(), reason });
         }
-        let fingerprint = fingerprint(bytes, &preprocess, output.as_deref(), &head, &graph.external)?;
+        let fingerprint = fingerprint(&bytes, &preprocess, output.as_deref(), &head, &graph.external)?;
         let wanted = load::Wanted {
             output,
             size: preprocess.size,
@@ -196,20 +197,23 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, OnnxError> {
+/// The file as it lies in the system's cache: weights are copied once, into the tensors that they become.
+fn read(path: &Path) -> Result<Bytes, OnnxError> {
     let fail = |source| OnnxError::Read { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(fail)?.len();
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
     if size > MAX_FILE_BYTES {
         let reason = format!("{size} bytes; at most {MAX_FILE_BYTES} are read");
         return Err(OnnxError::Graph { name: file_name(path), reason });
     }
-    std::fs::read(path).map_err(fail)
+    Ok(Bytes::from_owner(MappedFile::whole(&file).map_err(fail)?))
 }
 
-fn decode(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<graph::Graph, OnnxError> {
+fn decode(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<graph::Graph, OnnxError> {
+    let length = bytes.len();
     let model = proto::ModelProto::decode(bytes).map_err(|source| OnnxError::Decode {
         name: name.to_owned(),
-        bytes: bytes.len(),
+        bytes: length,
         source,
     })?;
     graph::Graph::build(model, name, folder)
@@ -230,14 +234,15 @@ fn fingerprint(
     if preprocess.resizing() != Resizing::default() {
         rest.push_str(&format!(" {:?}", preprocess.resizing()));
     }
-    let mut parts = vec![bytes.to_vec()];
+    let mut matrix = None;
     if let Some(pool) = head.pool {
         rest.push_str(&format!(" {pool:?}"));
     }
     if let Some(path) = &head.whiten {
-        parts.push(std::fs::read(path).map_err(|source| OnnxError::Read { path: path.clone(), source })?);
+        let read = std::fs::read(path);
+        matrix = Some(read.map_err(|source| OnnxError::Read { path: path.clone(), source })?);
     }
     external.iter().for_each(|digest| rest.push_str(&format!(" {digest}")));
-    parts.push(rest.into_bytes());
-    Ok(sha256(parts.iter().map(Vec::as_slice)))
+    let parts = std::iter::once(bytes).chain(matrix.as_deref()).chain([rest.as_bytes()]);
+    Ok(sha256(parts))
 }

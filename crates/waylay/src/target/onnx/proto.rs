@@ -3,6 +3,7 @@
 //! (documentation, training, sharding) are skipped by the decoder. Nesting is limited by prost to 100 levels.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// A file.
 #[derive(Clone, PartialEq, Message)]
@@ -108,8 +109,9 @@ pub struct TensorProto {
     pub int64_data: Vec<i64>,
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
+    /// Shares the memory of the file it was decoded from.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
     #[prost(uint64, repeated, tag = "11")]

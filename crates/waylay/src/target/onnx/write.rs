@@ -98,7 +98,7 @@ fn tensor(name: String, dims: &[usize], values: &[f32]) -> TensorProto {
         name: Some(name),
         dims: dims.iter().map(|d| *d as i64).collect(),
         data_type: Some(FLOAT),
-        raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into()),
         ..TensorProto::default()
     }
 }

@@ -75,6 +75,9 @@ fn conv(call: &Call<'_>) -> Outcome {
     call.affordable([s.batch, s.channels].into_iter().chain(padded).collect())?;
     let work = result.iter().chain([&s.per_group]).chain(&s.kernel);
     call.check_work(work.fold(1u64, |p, &d| p.saturating_mul(d as u64)))?;
+    if s.groups == s.channels {
+        call.check_work(window.work(&[s.batch, s.filters]))?;
+    }
     let bias = if call.has(2) { Some(call.vector(2, s.filters)?) } else { None };
     if let (Ranked::R5(x), Ranked::R5(weight)) = (&x, &weight) {
         let triple = |v: &[usize]| [v[0], v[1], v[2]];

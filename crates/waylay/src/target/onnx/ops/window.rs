@@ -47,6 +47,15 @@ impl Window {
         Ok(window)
     }
 
+    /// Steps that sums over windows of `planes` planes take: kernels that reach beyond the image pass over its padding
+    /// too, so rows count with the width of theirs.
+    pub fn work(&self, planes: &[usize]) -> u64 {
+        let last = self.kernel.len() - 1;
+        let across = self.dilation[last] * (self.kernel[last] - 1) / self.stride[last];
+        let factors = planes.iter().chain(&self.kernel).chain(&self.output[..last]);
+        factors.chain([&(self.output[last] + across)]).fold(1u64, |p, &d| p.saturating_mul(d as u64))
+    }
+
     /// Kernel, strides and dilations only.
     pub fn steps(call: &Call<'_>, kernel: &[usize]) -> Result<Self, String> {
         let rank = kernel.len();
