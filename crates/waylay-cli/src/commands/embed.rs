@@ -1,52 +1,58 @@
 //! `waylay embed`.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 use npyz::WriterBuilder;
 use serde_json::json;
 use waylay::dataset;
-use waylay::run::Device;
-use waylay::run::write_atomic;
-use waylay::target::Target;
+use waylay::run::{AtomicFile, Device, Progress, write_atomic};
+use waylay::target::{STREAM_BATCH, Target, embed_stream};
 
 use super::{announce, print};
 use crate::bar::Bar;
 use crate::cli::EmbedArgs;
 use crate::plan;
-use waylay::run::Progress;
-
-/// Images decoded and embedded at a time: memory stays bounded whatever the folder holds.
-const BATCH: usize = 64;
 
 pub fn run(args: EmbedArgs, json: bool) -> Result<()> {
     plan::output_file(&args.out, "npy")?;
     let target = plan::target(&args.target)?;
     let items = dataset::read_unlabelled(&args.images)?;
     announce(&target, None);
-    let mut bytes = Vec::new();
+    let names: String = items.iter().map(|item| format!("{}\n", item.name)).collect();
+    let count = items.len();
+    let mut file = AtomicFile::create(&args.out)?;
     let mut writer = npyz::WriteOptions::new()
         .default_dtype()
-        .shape(&[items.len() as u64, target.dim() as u64])
-        .writer(&mut bytes)
+        .shape(&[count as u64, target.dim() as u64])
+        .writer(&mut file)
         .begin_nd()
         .context("begin the array")?;
     let bar = Bar::default();
-    bar.begin("Embed", items.len().div_ceil(BATCH));
-    for batch in items.chunks(BATCH) {
-        let images = dataset::load(batch, target.input(), target.resizing())?;
-        let embeddings = target.embed(&images, &Device::flex())?;
+    let (start, mut done) = (Instant::now(), 0);
+    let per_second = |done: usize| done as f64 / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+    bar.begin("Embed", count.div_ceil(STREAM_BATCH));
+    embed_stream(items.into_iter(), &target, &Device::flex(), |batch, _, embeddings| -> Result<()> {
         writer.extend(embeddings.values().iter().copied()).context("write the array")?;
-        bar.advance("");
-    }
-    writer.finish().context("finish the array")?;
+        done += batch.len();
+        bar.advance(&format!("{:.0} images/s", per_second(done)));
+        Ok(())
+    })?;
     bar.end();
-    write_atomic(&args.out, &bytes)?;
-    let names: String = items.iter().map(|item| format!("{}\n", item.name)).collect();
+    writer.finish().context("finish the array")?;
+    let per_second = per_second(count);
+    file.commit()?;
     let names_path = args.out.with_extension("txt");
     write_atomic(&names_path, names.as_bytes())?;
     let summary = json!({
-        "embeddings": args.out, "names": names_path, "images": items.len(), "dim": target.dim(),
+        "embeddings": args.out, "names": names_path, "images": count, "dim": target.dim(),
+        "images_per_second": per_second,
     });
     print(json, &summary, || {
-        format!("{} embeddings of {} dimensions: {}", items.len(), target.dim(), args.out.display())
+        format!(
+            "{count} embeddings of {} dimensions, {per_second:.0} images/s: {}",
+            target.dim(),
+            args.out.display()
+        )
     })
 }

@@ -13,6 +13,7 @@ use waylay::run::Device;
 use waylay::target::{Metric, Target};
 
 use super::{announce, print};
+use crate::bar::Bar;
 use crate::cli::EvaluateArgs;
 use crate::exit::Usage;
 use crate::plan;
@@ -23,7 +24,8 @@ pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
     let (clean_items, gallery_items) =
         (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
     announce(&target, None);
-    let system = System::new(&target, metric, &clean_items, &gallery_items, &Device::flex())?;
+    let system =
+        System::new(&target, metric, &clean_items, &gallery_items, &Device::flex(), &Bar::default())?;
     let clean = dataset::load(&clean_items, target.input(), target.resizing())?;
     let score = |images| -> Result<Scores> { Ok(system.search(images)?.0.scores) };
     let mut result = BTreeMap::from([("metric", json!(metric)), ("clean", json!(score(&clean)?))]);

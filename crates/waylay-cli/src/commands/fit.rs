@@ -9,7 +9,7 @@ use waylay::dataset::{self, Split};
 use waylay::fit::{FitConfig, fit};
 use waylay::image::Resizing;
 use waylay::retrieval;
-use waylay::run::{Device, Seed, sha256, write_atomic};
+use waylay::run::{Device, Seed, Silent, sha256, write_atomic};
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
 use waylay::target::preprocess::Preset;
 use waylay::target::{Metric, Target};
@@ -90,6 +90,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
 fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
     let options = OpenOptions::new(Preset::None);
     let target = OnnxTarget::from_bytes("fitted", onnx, options)?;
-    let system = System::new(&target, Metric::Cosine, &sample.query, &sample.gallery, &Device::flex())?;
+    let system =
+        System::new(&target, Metric::Cosine, &sample.query, &sample.gallery, &Device::flex(), &Silent)?;
     Ok(system.search(&dataset::load(&sample.query, target.input(), target.resizing())?)?.0.scores)
 }

@@ -7,24 +7,31 @@ use super::outcome::{DataFacts, SetFacts};
 use crate::attack::AttackChoice;
 use crate::dataset::{Item, Split};
 use crate::image::ImageBatch;
-use crate::run::{OutputDir, sha256};
+use crate::run::{Hash, OutputDir, sha256};
 
-/// Sizes, identities and hash of the images; `trained` says whether the generator was trained on the train set now.
-pub fn facts(split: &Split, queries: &ImageBatch, gallery: &ImageBatch, trained: bool) -> DataFacts {
-    let parts =
-        [(&split.query, queries), (&split.gallery, gallery)].into_iter().flat_map(|(items, images)| {
-            items.iter().enumerate().flat_map(|(i, item)| {
-                let levels = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
-                [(item.name.len() as u64).to_le_bytes().to_vec(), item.name.clone().into_bytes(), levels]
-            })
-        });
+/// Puts names and pixels of `images` behind what `hash` holds.
+pub fn hash_images(hash: &mut Hash, items: &[Item], images: &ImageBatch) {
+    for (i, item) in items.iter().enumerate() {
+        hash.update((item.name.len() as u64).to_le_bytes());
+        hash.update(&item.name);
+        let levels: Vec<u8> = images.image(i).iter().map(|v| (v * 255.0).round() as u8).collect();
+        hash.update(levels);
+    }
+}
+
+/// Sizes, identities and hash of the images, of which the gallery's is `gallery`; `trained` says whether the generator was
+/// trained on the train set now.
+pub fn facts(split: &Split, queries: &ImageBatch, gallery: &str, trained: bool) -> DataFacts {
+    let mut hash = Hash::default();
+    hash_images(&mut hash, &split.query, queries);
+    hash.update(gallery);
     DataFacts {
         name: split.name.clone(),
         train: set(&split.train),
         query: set(&split.query),
         gallery: set(&split.gallery),
         disjoint: disjoint(split, trained),
-        sha256: sha256(parts),
+        sha256: hash.finish(),
     }
 }
 

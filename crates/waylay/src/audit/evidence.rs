@@ -44,10 +44,10 @@ pub(super) fn examples(
     let Some(shown) = measured.iter().find(|m| m.row.name == "uaa-gan").or(measured.last()) else {
         return Ok(Vec::new());
     };
-    let System { gallery, gallery_embeddings, .. } = system;
+    let gallery = &system.gallery_embeddings;
     let top = TOP.min(gallery.count());
-    let before = retrieval::top_k(clean, gallery_embeddings, top, plan.metric)?;
-    let after = retrieval::top_k(&shown.embeddings, gallery_embeddings, top, plan.metric)?;
+    let before = retrieval::top_k(clean, gallery, top, plan.metric)?;
+    let after = retrieval::top_k(&shown.embeddings, gallery, top, plan.metric)?;
     let amplification = (127.0 / plan.epsilon.in_255()).floor().max(1.0);
     let count = EXAMPLES.min(queries.count());
     let mut examples = Vec::with_capacity(count);
@@ -61,7 +61,7 @@ pub(super) fn examples(
                     identity: found.identity.clone(),
                     correct: found.identity == item.identity,
                     distance: f64::from(hit.distance),
-                    png: Picture::from_batch(gallery, hit.index).encode_png()?,
+                    png: Picture::from_batch(&system.gallery_image(hit.index)?, 0).encode_png()?,
                 })
             };
             found.iter().map(hit).collect()

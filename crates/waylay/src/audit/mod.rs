@@ -117,12 +117,9 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     };
     let size = plan.target.input();
     let queries = dataset::load(&plan.split.query, size, plan.target.resizing())?;
-    progress.begin("Embed the gallery", 2);
-    let system = System::new(plan.target, plan.metric, &plan.split.query, &plan.split.gallery, &device)?;
-    progress.advance("");
+    let (query, gallery) = (&plan.split.query, &plan.split.gallery);
+    let system = System::new(plan.target, plan.metric, query, gallery, &device, progress)?;
     let clean_embeddings = system.embed(&queries)?;
-    progress.advance("");
-    progress.end();
 
     let (mut uaa_gan, training) = prepare_generator(&plan, &scene, out, progress)?;
     let mut attacks: Vec<(Box<dyn Attack>, Option<f64>)> = vec![(Box::new(Unchanged), None)];
@@ -170,7 +167,7 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             preprocess: plan.preprocess.clone(),
             verified: plan.verified.clone(),
         },
-        data: data::facts(plan.split, &queries, &system.gallery, training.is_some()),
+        data: data::facts(plan.split, &queries, &system.gallery_hash, training.is_some()),
         budget: Budget { norm: "linf".into(), epsilon_255: plan.epsilon.in_255() },
         metric: plan.metric.to_string(),
         seed: plan.seed.0,

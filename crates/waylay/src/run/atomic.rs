@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -19,12 +19,45 @@ pub struct WriteError {
 /// Writes `bytes` to `path`, replacing a file that is there. The bytes go to a temporary file in the same folder,
 /// which then takes the name, so that a reader sees the old file or the new one. The folder must exist.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let fail = |source| WriteError { path: path.to_path_buf(), source };
-    let mut file = temporary_beside(path).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(path).map_err(|error| fail(error.error))?;
-    Ok(())
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|source| WriteError { path: path.to_path_buf(), source })?;
+    file.commit()
+}
+
+/// A file that is written bit by bit, and appears under its name when it is [committed](Self::commit). Dropped before, it
+/// leaves nothing.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Begins the file at `path`, whose folder must exist.
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
+        let fail = |source| WriteError { path: path.to_path_buf(), source };
+        Ok(Self { path: path.to_path_buf(), file: BufWriter::new(temporary_beside(path).map_err(fail)?) })
+    }
+
+    /// Gives the file its name, replacing one that is there.
+    pub fn commit(self) -> Result<(), WriteError> {
+        let Self { path, file } = self;
+        let finished = file.into_inner().map_err(|error| error.into_error()).and_then(|file| {
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)
+        });
+        finished.map(drop).map_err(|source| WriteError { path, source })
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// A temporary file in the folder of `path`, with the permissions of an ordinary new file.
@@ -51,6 +84,20 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_finished_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("embeddings.npy");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"begun").unwrap();
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"done").unwrap();
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"done");
     }
 
     #[test]

@@ -4,9 +4,25 @@ use sha2::{Digest, Sha256};
 
 /// SHA-256 of `parts`, one after another, as 64 hexadecimal digits.
 pub fn sha256<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Hash::default();
     parts.into_iter().for_each(|part| hash.update(part));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finish()
+}
+
+/// SHA-256 of what comes bit by bit.
+#[derive(Clone, Debug, Default)]
+pub struct Hash(Sha256);
+
+impl Hash {
+    /// Takes `part` behind all before it.
+    pub fn update(&mut self, part: impl AsRef<[u8]>) {
+        self.0.update(part);
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ mod progress;
 mod range;
 mod seed;
 
-pub use atomic::{WriteError, write_atomic};
+pub use atomic::{AtomicFile, WriteError, write_atomic};
 pub use burn::tensor::Device;
-pub use hash::sha256;
+pub use hash::{Hash, sha256};
 pub use output::{OutputDir, OutputError};
 pub use progress::{Progress, Silent};
 pub use range::OutOfRange;

@@ -8,6 +8,7 @@ mod metric;
 pub mod onnx;
 pub mod preprocess;
 mod sample;
+mod stream;
 
 use burn::tensor::{Device, Tensor};
 
@@ -16,6 +17,7 @@ use crate::image::{ImageBatch, Resizing};
 pub use embeddings::{EmbeddingError, Embeddings};
 pub use metric::{Metric, MetricError};
 pub use sample::sample_target;
+pub use stream::{STREAM_BATCH, StreamError, embed_stream};
 
 /// What a target computes for a batch of pixels.
 #[derive(Clone, Debug)]
