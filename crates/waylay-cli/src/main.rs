@@ -16,7 +16,19 @@ use cli::{Cli, Command};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let result = plan::start_threads(cli.threads).and_then(|threads| match cli.command {
+    // On one of the computing threads: work that is divided then begins without waking another thread for it.
+    let result = plan::start_threads(cli.threads).and_then(|threads| rayon::scope(|_| run(cli, threads)));
+    match result {
+        Ok(()) => exit::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", exit::sentence(&error));
+            exit::code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli, threads: usize) -> anyhow::Result<()> {
+    match cli.command {
         Command::Audit(args) => commands::audit::run(args, threads, cli.json),
         Command::Train(args) => commands::train::run(args, cli.json),
         Command::Attack(args) => commands::attack::run(args, cli.json),
@@ -26,12 +38,5 @@ fn main() -> std::process::ExitCode {
         Command::Fit(args) => commands::fit::run(args, cli.json),
         Command::Fetch(args) => commands::fetch::run(args, cli.json),
         Command::Ablate(args) => commands::ablate::run(args, cli.json),
-    });
-    match result {
-        Ok(()) => exit::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", exit::sentence(&error));
-            exit::code(&error)
-        }
     }
 }

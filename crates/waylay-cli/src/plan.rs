@@ -22,6 +22,9 @@ const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
 const QUICK_STEPS: usize = 30;
 const QUICK_QUERIES: usize = 40;
 
+/// Bytes of stack per thread: what a main thread usually has, since one of them does its work.
+const STACK: usize = 8 << 20;
+
 /// Starts the threads that compute and gives their number.
 pub fn start_threads(threads: Option<usize>) -> Result<usize> {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
@@ -30,7 +33,8 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
         return Err(Usage(format!("--threads {threads}; need 1 to 1,024")).into());
     }
     waylay::run::keep_freed_memory();
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the threads")?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK);
+    pool.build_global().context("start the threads")?;
     Ok(threads)
 }
 
