@@ -20,6 +20,8 @@ use small_target::{images, target};
 
 const INPUT: [usize; 3] = [1, 32, 32];
 const STEPS: usize = 30;
+const KINDS: [GeneratorKind; 3] =
+    [GeneratorKind::GradientConditioned, GeneratorKind::FeatureConditioned, GeneratorKind::ImageOnly];
 
 /// As small as it goes and still learns.
 fn config() -> UaaGanConfig {
@@ -87,13 +89,13 @@ fn assert_complete(log: &[StepLog], steps: usize, what: &str) {
 fn perturbed(generator: &Generator, target: &OnnxTarget) -> Vec<f32> {
     let device = Device::flex();
     let x = images(3, target.input()).to_tensor(&device);
-    let features = target.forward(x.clone()).unwrap();
-    generator.perturb(x, &features, Epsilon::from_255(8.0).unwrap()).into_data().iter::<f32>().collect()
+    let perturbed = generator.perturb(x, &scene(target, 0)).unwrap();
+    perturbed.into_data().iter::<f32>().collect()
 }
 
 #[test]
 fn training_lowers_the_cosine_and_logs_every_step() {
-    for kind in [GeneratorKind::FeatureConditioned, GeneratorKind::ImageOnly] {
+    for kind in KINDS {
         let target = target(INPUT, 1);
         let mut config = config();
         config.generator.kind = kind;
@@ -122,7 +124,7 @@ fn the_logged_total_is_the_weighted_sum_of_its_terms() {
 #[test]
 fn a_seed_decides_every_byte_of_the_generator() {
     let target = target(INPUT, 1);
-    for kind in [GeneratorKind::FeatureConditioned, GeneratorKind::ImageOnly] {
+    for kind in KINDS {
         let config = short(|c| c.generator.kind = kind);
         let bytes = |seed| {
             let scene = scene(&target, seed);
@@ -141,7 +143,7 @@ fn a_seed_decides_every_byte_of_the_generator() {
 #[test]
 fn a_generator_read_back_perturbs_alike_and_remembers_what_it_is_for() {
     let target = target(INPUT, 1);
-    for kind in [GeneratorKind::FeatureConditioned, GeneratorKind::ImageOnly] {
+    for kind in KINDS {
         let config = short(|c| c.generator.kind = kind);
         let scene = scene(&target, 1);
         let generator = trained(&config, &scene).generator;
@@ -227,7 +229,7 @@ fn every_discriminator_mining_metric_and_optimiser_trains() {
 fn odd_and_small_sizes_train_and_keep_their_shape() {
     for input in [[1, 19, 23], [3, 17, 16], [1, 33, 20]] {
         let target = target(input, 1);
-        for kind in [GeneratorKind::ImageOnly, GeneratorKind::FeatureConditioned] {
+        for kind in KINDS {
             let config = short(|c| c.generator.kind = kind);
             let trained = trained(&config, &scene(&target, 1));
             assert_complete(&trained.log, 3, &format!("{kind:?} at {input:?}"));

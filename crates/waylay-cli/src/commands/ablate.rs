@@ -11,7 +11,7 @@ use waylay::dataset;
 use waylay::image::ImageBatch;
 use waylay::quality::{self, Quality};
 use waylay::retrieval::Scores;
-use waylay::run::{Device, Seed, write_atomic};
+use waylay::run::{Device, Seed, Silent, write_atomic};
 use waylay::target::Target;
 
 use super::{announce, print};
@@ -69,6 +69,13 @@ const VARIANTS: &[Variant] = &[
         images: 1.0,
         width: 1.0,
     },
+    Variant {
+        name: "gradient-conditioned",
+        changes: &["generator.kind=gradient-conditioned"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant { name: "looks-3", changes: &["generator.looks=3"], images: 1.0, width: 1.0 },
     Variant { name: "adam", changes: &["training.optimiser=adam"], images: 1.0, width: 1.0 },
     Variant { name: "constant-rate", changes: &["training.schedule=constant"], images: 1.0, width: 1.0 },
     Variant {
@@ -141,7 +148,7 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let device = Device::flex();
     let train = dataset::load(&split.train, target.input(), target.resizing())?;
     let queries = dataset::load(&split.query, target.input(), target.resizing())?;
-    let system = System::new(&target, metric, &split.query, &split.gallery, &device)?;
+    let system = System::new(&target, metric, &split.query, &split.gallery, &device, &Silent)?;
     let seeds = args.scene.seed..args.scene.seed.saturating_add(args.seeds);
     let clean = system.search(&queries)?.0.scores;
 

@@ -5,6 +5,7 @@ mod choice;
 mod craft;
 mod distance;
 mod fgsm;
+mod gradient;
 mod noise;
 mod pgd;
 pub mod uaa_gan;
@@ -22,6 +23,7 @@ pub use choice::{AttackChoice, AttackChoiceError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
 pub use fgsm::Fgsm;
+pub use gradient::distance_gradient;
 pub use noise::Noise;
 pub use pgd::{Pgd, PgdConfig, PgdConfigError};
 

@@ -1,12 +1,12 @@
 //! Projected gradient descent on the feature distance: the strong, slow reference.
 //! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges d(f_x, f_x̃) instead of a classification loss.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Attack, AttackChoice, AttackError, Scene, feature_distance};
+use super::{Attack, AttackChoice, AttackError, Scene, distance_gradient};
 use crate::image::ImageBatch;
 
 /// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
@@ -107,14 +107,9 @@ pub(super) fn ascend(
     scene: &Scene<'_>,
 ) -> Result<Tensor<4>, AttackError> {
     let epsilon = scene.epsilon.in_pixels();
-    let tracked: Device = scene.device.clone().autodiff();
     for _ in 0..steps {
         let perturbed = (x.clone() + delta.clone()).clamp(0.0, 1.0);
-        let leaf = Tensor::from_data(perturbed.into_data(), &tracked).require_grad();
-        let f = scene.target.forward(leaf.clone())?.embedding;
-        let f_x = Tensor::from_inner(f_x.clone());
-        let gradients = feature_distance(scene.metric, f_x, f).sum().backward();
-        let Some(gradient) = leaf.grad(&gradients) else { break };
+        let (_, gradient) = distance_gradient(&f_x, perturbed, scene)?;
         delta = (delta + gradient.sign() * step).clamp(-epsilon, epsilon);
     }
     Ok(x + delta)

@@ -56,12 +56,7 @@ pub fn verdict(clean: &Scores, attacks: &[AttackRow], epsilon_255: f64, quick: b
         return "The system finds no match even without an attack, so there is nothing to judge.".into();
     }
     let headline = rows::headline(attacks).unwrap_or(strongest);
-    let subject = if headline.name == rows::UAA_GAN {
-        format!("one forward pass of {}", headline.label)
-    } else {
-        headline.label.clone()
-    };
-    let mut sentence = format!("{start}, {subject} {}", change(clean, &headline.scores));
+    let mut sentence = format!("{start}, {} {}", subject(headline), change(clean, &headline.scores));
     if strongest.scores.map < headline.scores.map {
         sentence += &format!(
             "; the strongest attack here ({}) leaves {}",
@@ -74,6 +69,15 @@ pub fn verdict(clean: &Scores, attacks: &[AttackRow], epsilon_255: f64, quick: b
     }
     let fragile = noise.is_some_and(|row| Level::of(row.scores.map / clean.map) != Level::Resistant);
     sentence + &conclusion(Level::of(strongest.scores.map / clean.map), epsilon_255, quick, fragile)
+}
+
+/// The attack with what it takes: `one forward pass of UAA-GAN`, `UAA-GAN with 1 gradient per query`, `FGSM`.
+fn subject(row: &AttackRow) -> String {
+    match row.label.split_once(", ") {
+        _ if row.name != rows::UAA_GAN => row.label.clone(),
+        Some((name, gradients)) => format!("{name} with {gradients} per query"),
+        None => format!("one forward pass of {}", row.label),
+    }
 }
 
 /// `lowers mAP from 91.2 % to 6.0 % and rank-1 from 99.0 % to 2.5 %`.
@@ -123,6 +127,16 @@ mod tests {
              2.5 %; the strongest attack here (PGD, 40 steps) leaves 0.9 %; random noise of the same size leaves \
              mAP at 90.8 %: the system is highly vulnerable to barely visible changes."
         );
+    }
+
+    #[test]
+    fn gradients_that_a_generator_takes_are_told() {
+        let mut audit = example::audit();
+        for row in audit.attacks.iter_mut().filter(|row| row.name == rows::UAA_GAN) {
+            row.label = "UAA-GAN, 1 gradient".into();
+        }
+        let text = verdict(&audit.clean, &audit.attacks, 8.0, false);
+        assert!(text.contains("UAA-GAN with 1 gradient per query lowers mAP from 91.2 %"), "{text}");
     }
 
     #[test]

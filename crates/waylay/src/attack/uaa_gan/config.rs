@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::discriminator::DiscriminatorKind;
-use super::generator::GeneratorConfig;
+use super::generator::{GeneratorConfig, GeneratorKind};
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
 use crate::image::AugmentConfig;
@@ -205,6 +205,7 @@ impl UaaGanConfig {
             g.head_scale.to_string(),
             "0 to 10",
         )?;
+        count("generator.looks", g.looks, 2, 4, "2 to 4")?;
         count("discriminator.width", d.width, 1, 512, "1 to 512")?;
         rate("discriminator.learning_rate", d.learning_rate)?;
         weight("loss.lambda_gan", l.lambda_gan)?;
@@ -214,6 +215,12 @@ impl UaaGanConfig {
         range((0.0..=100.0).contains(&l.sharpness), "loss.sharpness", l.sharpness.to_string(), "0 to 100")?;
         count("training.steps", t.steps, 1, 1_000_000, "1 to 1,000,000")?;
         count("training.batch", t.batch, 1, 1024, "1 to 1,024")?;
+        range(
+            g.looks <= t.batch || g.kind != GeneratorKind::GradientConditioned,
+            "training.batch",
+            t.batch.to_string(),
+            "at least `generator.looks`, since each look trains on its share of a batch",
+        )?;
         rate("training.learning_rate", t.learning_rate)?;
         rate("training.muon_learning_rate", t.muon_learning_rate)?;
         beta("training.momentum", t.momentum)?;

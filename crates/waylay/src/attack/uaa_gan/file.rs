@@ -132,7 +132,7 @@ impl GeneratorFile {
     }
 
     /// Reads a generator for `target`. One trained for another target is an error unless `transfer`; one for another
-    /// image size always is, and so is a transferred feature-conditioned one whose feature maps do not fit.
+    /// image size always is, and so is a transferred conditioned one whose feature maps do not fit.
     pub fn decode(
         path: &Path,
         bytes: Vec<u8>,

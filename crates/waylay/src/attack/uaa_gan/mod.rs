@@ -1,5 +1,5 @@
 //! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the embedding of any
-//! query far from where it was in one forward pass.
+//! query far from where it was in one forward pass; by choice it sees a gradient of the target too.
 //! Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based Retrieval with GAN",
 //! arXiv:1907.05793. What the paper leaves open is marked "ours" where it is chosen.
 
@@ -22,7 +22,7 @@ pub use config::{
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
-pub use generator::{Generator, GeneratorConfig, GeneratorKind};
+pub use generator::{Generator, GeneratorConfig, GeneratorKind, Look};
 pub use loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
 pub use mining::{Mining, mine};
 pub use optimiser::OptimiserKind;
@@ -41,8 +41,13 @@ impl Attack for UaaGan {
         "uaa-gan".into()
     }
 
+    /// Says how many gradients of the target each image takes, if any.
     fn label(&self) -> String {
-        "UAA-GAN".into()
+        match self.generator.looks() - 1 {
+            0 => "UAA-GAN".into(),
+            1 => "UAA-GAN, 1 gradient".into(),
+            gradients => format!("UAA-GAN, {gradients} gradients"),
+        }
     }
 
     fn config(&self) -> serde_json::Value {
@@ -56,7 +61,6 @@ impl Attack for UaaGan {
         scene: &Scene<'_>,
     ) -> Result<Tensor<4>, AttackError> {
         let x = clean.to_tensor(&scene.device);
-        let features = scene.target.forward(x.clone())?;
-        Ok(self.generator.perturb(x, &features, scene.epsilon))
+        Ok(self.generator.perturb(x, scene)?)
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
-use super::generator::{Generator, GeneratorKind, calibration};
+use super::generator::{Generator, GeneratorKind, Look, calibration};
 use super::loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
 use super::mining::mine;
 use super::optimiser::optimiser;
@@ -64,7 +64,10 @@ pub struct Trained {
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The target offers nothing to condition on.
-    #[error("target `{0}` has no feature maps to condition on; need `generator.kind = \"image-only\"`")]
+    #[error(
+        "target `{0}` has no feature maps to condition on; need `generator.kind = \"gradient-conditioned\"` or \
+         `\"image-only\"`"
+    )]
     NoTaps(String),
     /// The loss left the numbers.
     #[error(
@@ -127,8 +130,9 @@ pub fn train(
         let x = Tensor::from_inner(plain.clone());
 
         // f_x, and x̃ = G(x)
-        let clean = scene.target.forward(plain).map_err(AttackError::from)?;
-        let perturbed = g.perturb(x.clone(), &clean, scene.epsilon);
+        let clean = scene.target.forward(plain.clone()).map_err(AttackError::from)?;
+        let look = looks(&g, Look::first(plain, Some(clean.clone())), scene)?;
+        let perturbed = g.perturb_once(&look, scene.epsilon);
 
         // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
         let mut d_loss = 0.0;
@@ -179,7 +183,19 @@ pub fn train(
     Ok(Trained { generator: g.valid(), log, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// What a look at some training images tells: statistics of the feature maps, and the unit of distances: the mean
+/// Spreads a batch over the looks of `g`, an equal share each (ours): what later looks see is made by `g` as it is, and
+/// is as constant to its training as the image is.
+fn looks(g: &Generator, mut look: Look, scene: &Scene<'_>) -> Result<Look, TrainError> {
+    let (g, count) = (g.valid(), look.count());
+    for n in 1..g.looks() {
+        let from = (n * count) / g.looks();
+        let later = g.look_again(&look.narrow(from, count - from), scene).map_err(AttackError::from)?;
+        look = look.narrow(0, from).join(later);
+    }
+    Ok(look)
+}
+
+/// What a survey of some training images tells: statistics of the feature maps, and the unit of distances: the mean
 /// distance between two images (ours), so that λ_m and m mean the same for every target and metric.
 #[allow(clippy::type_complexity)]
 fn survey(
@@ -206,8 +222,8 @@ fn survey(
     let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
     let unit = if mean > TINY { mean } else { 1.0 };
     let statistics = match config.generator.kind {
-        GeneratorKind::FeatureConditioned => calibration(&features),
         GeneratorKind::ImageOnly => Vec::new(),
+        _ => calibration(&features),
     };
     Ok((statistics, unit))
 }

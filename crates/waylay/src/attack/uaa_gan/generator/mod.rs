@@ -1,6 +1,6 @@
 //! G: x̃ = G(x) = clip(x + ε·tanh(gain·g(x)), 0, 1). Source: Zhao et al., arXiv:1907.05793: an image-conditioned generator
 //! under ‖x̃ − x‖∞ ≤ ε and x̃ ∈ [0, 1]. Ours: how the bound is kept (tanh, then clip), its layers, and conditioning on
-//! the target's own feature maps; the choices are compared in docs/ablation.md.
+//! the target's own feature maps and on its gradient at a first attempt; the choices are compared in docs/ablation.md.
 
 mod unet;
 
@@ -9,7 +9,8 @@ use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::Epsilon;
+use crate::attack::{Epsilon, Scene, distance_gradient};
+use crate::target::onnx::OnnxError;
 use crate::target::{Features, Target};
 
 use unet::UNet;
@@ -20,8 +21,12 @@ pub use unet::calibration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GeneratorKind {
-    /// The image and the frozen target's own feature maps of it: the strongest; needs the target when crafting.
+    /// The image and the target's feature maps of it; then, at a second look, the first attempt, the target's feature maps
+    /// of that, and the gradient of the feature distance there: the strongest. Crafting runs the target forward twice and
+    /// backward once.
     #[default]
+    GradientConditioned,
+    /// The image and the frozen target's own feature maps of it: crafting runs the target forward once.
     FeatureConditioned,
     /// The image alone, as in the paper: works without the target once trained.
     ImageOnly,
@@ -31,7 +36,7 @@ pub enum GeneratorKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GeneratorConfig {
-    /// What it looks at. Default `feature-conditioned`.
+    /// What it looks at. Default `gradient-conditioned`.
     pub kind: GeneratorKind,
     /// Channels per resolution, from the smallest to the largest; 1 to 5 of 4 to 1,024. Default 128, 128, 64, 32.
     pub widths: Vec<usize>,
@@ -41,6 +46,9 @@ pub struct GeneratorConfig {
     pub gain: f64,
     /// Factor on the last layer's first weights; 0 to 10. Default 1; smaller begins nearer to the clean image.
     pub head_scale: f64,
+    /// How often a gradient-conditioned generator looks: at the clean image, then at what it has made of it so far; 2 to
+    /// 4. Default 2. The others look once.
+    pub looks: usize,
 }
 
 impl Default for GeneratorConfig {
@@ -51,15 +59,77 @@ impl Default for GeneratorConfig {
             blocks: vec![2, 2, 2, 1],
             gain: 2.0,
             head_scale: 1.0,
+            looks: 2,
         }
     }
 }
 
-/// Turns images into adversarial ones in one forward pass.
+/// Turns images into adversarial ones, without iterating: in one forward pass, or in as many as it has looks.
 #[derive(Module, Debug)]
 pub struct Generator {
     net: UNet,
     gain: f64,
+    looks: usize,
+}
+
+/// What the generator sees when it looks: images, what it has made of them so far, and what the target says to that.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The clean pixels, `[N, C, H, W]` in [0, 1].
+    x: Tensor<4>,
+    /// f_x, `[N, dim]`; `None` for an image-only generator.
+    clean: Option<Tensor<2>>,
+    /// (x̃ − x)/ε so far, before x̃ is clipped to [0, 1]: 0 at the first look.
+    change: Tensor<4>,
+    /// The gradient of d(f_x, f_x̃) in x̃ so far, scaled by [`legible`]: 0 at the first look.
+    gradient: Tensor<4>,
+    /// What the target computes of x̃ so far; `None` for an image-only generator.
+    features: Option<Features>,
+}
+
+impl Look {
+    /// The first look: at clean pixels `[N, C, H, W]` and at what the target computes of them.
+    pub fn first(x: Tensor<4>, features: Option<Features>) -> Self {
+        let clean = features.as_ref().map(|f| f.embedding.clone());
+        Self { change: x.zeros_like(), gradient: x.zeros_like(), x, clean, features }
+    }
+
+    /// Number of images.
+    pub fn count(&self) -> usize {
+        self.x.dims()[0]
+    }
+
+    /// The looks at `rows` images from `first` on.
+    pub fn narrow(&self, first: usize, rows: usize) -> Self {
+        let images = |t: &Tensor<4>| t.clone().narrow(0, first, rows);
+        let embeddings = |t: &Tensor<2>| t.clone().narrow(0, first, rows);
+        Self {
+            x: images(&self.x),
+            clean: self.clean.as_ref().map(embeddings),
+            change: images(&self.change),
+            gradient: images(&self.gradient),
+            features: self.features.as_ref().map(|features| Features {
+                embedding: embeddings(&features.embedding),
+                taps: features.taps.iter().map(images).collect(),
+            }),
+        }
+    }
+
+    /// The looks of `self`, then those of `other`.
+    pub fn join(self, other: Self) -> Self {
+        let images = |a, b| Tensor::cat(vec![a, b], 0);
+        let embeddings = |a, b| Tensor::cat(vec![a, b], 0);
+        Self {
+            x: images(self.x, other.x),
+            clean: self.clean.zip(other.clean).map(|(a, b)| embeddings(a, b)),
+            change: images(self.change, other.change),
+            gradient: images(self.gradient, other.gradient),
+            features: self.features.zip(other.features).map(|(a, b)| Features {
+                embedding: embeddings(a.embedding, b.embedding),
+                taps: a.taps.into_iter().zip(b.taps).map(|(a, b)| images(a, b)).collect(),
+            }),
+        }
+    }
 }
 
 impl Generator {
@@ -71,14 +141,14 @@ impl Generator {
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {
-        let conditioned = config.kind == GeneratorKind::FeatureConditioned;
-        Some(Self { net: UNet::new(config, target, conditioned, random, device)?, gain: config.gain })
+        let looks = if config.kind == GeneratorKind::GradientConditioned { config.looks } else { 1 };
+        Some(Self { net: UNet::new(config, target, random, device)?, gain: config.gain, looks })
     }
 
     /// Sets the statistics that feature maps are normalised by: mean and standard deviation per channel of each tap
     /// of the target, from `calibration`. Nothing for an image-only generator.
     pub fn calibrated(self, statistics: &[(Vec<f32>, Vec<f32>)], device: &Device) -> Self {
-        Self { net: self.net.calibrated(statistics, device), gain: self.gain }
+        Self { net: self.net.calibrated(statistics, device), ..self }
     }
 
     /// Number of parameters.
@@ -86,11 +156,76 @@ impl Generator {
         self.num_params()
     }
 
-    /// Pixels `x` `[N, C, H, W]` and what the target computes of them → x̃ within `epsilon` and [0, 1].
-    pub fn perturb(&self, x: Tensor<4>, features: &Features, epsilon: Epsilon) -> Tensor<4> {
-        let centred = x.clone() * 2.0 - 1.0;
-        let g = self.net.forward(centred, features);
-        (x + (g * self.gain).tanh() * epsilon.in_pixels()).clamp(0.0, 1.0)
+    /// How often it looks.
+    pub fn looks(&self) -> usize {
+        self.looks
+    }
+
+    /// Pixels `x` `[N, C, H, W]` → x̃ within the budget of `scene` and [0, 1]. An image-only generator does not run the
+    /// target.
+    pub fn perturb(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Tensor<4>, OnnxError> {
+        let features = self.net.conditioned().then(|| scene.target.forward(x.clone())).transpose()?;
+        let mut look = Look::first(x, features);
+        for _ in 1..self.looks {
+            look = self.look_again(&look, scene)?;
+        }
+        Ok(self.perturb_once(&look, scene.epsilon))
+    }
+
+    /// x̃ within `epsilon` and [0, 1] from one look.
+    pub fn perturb_once(&self, look: &Look, epsilon: Epsilon) -> Tensor<4> {
+        apply(lift(look.x.clone(), &self.net.device()), self.change(look, epsilon), epsilon)
+    }
+
+    /// What there is to see after one more look, without gradients in the generator's weights.
+    pub fn look_again(&self, look: &Look, scene: &Scene<'_>) -> Result<Look, OnnxError> {
+        let change = lift(self.change(look, scene.epsilon), &look.x.device());
+        let so_far = apply(look.x.clone(), change.clone(), scene.epsilon);
+        let f_x = match &look.clean {
+            Some(f_x) => f_x.clone(),
+            None => scene.target.forward(look.x.clone())?.embedding,
+        };
+        let (features, gradient) = distance_gradient(&f_x, so_far, scene)?;
+        let gradient = legible(gradient);
+        Ok(Look { change, gradient, features: Some(features), clean: Some(f_x), x: look.x.clone() })
+    }
+
+    /// tanh(gain·g) in [−1, 1], `[N, C, H, W]`.
+    fn change(&self, look: &Look, epsilon: Epsilon) -> Tensor<4> {
+        let so_far = apply(look.x.clone(), look.change.clone(), epsilon) * 2.0 - 1.0;
+        let (image, clean) = match self.looks {
+            1 => (so_far, None),
+            _ => {
+                let attempt = vec![so_far, look.change.clone(), look.gradient.clone()];
+                (Tensor::cat(attempt, 1), look.clean.clone())
+            }
+        };
+        let g = self.net.forward(lift(image, &self.net.device()), look.features.as_ref(), clean);
+        (g * self.gain).tanh()
+    }
+}
+
+/// Largest value of a gradient as the generator sees it.
+const LARGEST: f32 = 3.0;
+
+/// A gradient with a mean size of 1 per image, clipped to ±[`LARGEST`]: its direction counts, its length says little.
+fn legible(gradient: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = gradient.dims();
+    let size = gradient.clone().abs().reshape([n, c * h * w]).mean_dim(1).add_scalar(f32::MIN_POSITIVE);
+    (gradient / size.reshape([n, 1, 1, 1])).clamp(-LARGEST, LARGEST)
+}
+
+/// clip(x + ε·change, 0, 1).
+fn apply(x: Tensor<4>, change: Tensor<4>, epsilon: Epsilon) -> Tensor<4> {
+    (x + change * epsilon.in_pixels()).clamp(0.0, 1.0)
+}
+
+/// Puts a constant on the device of the weights, which may differentiate where the constant does not, or back.
+fn lift<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
+    match (device.is_autodiff(), tensor.is_autodiff()) {
+        (true, false) => Tensor::from_inner(tensor),
+        (false, true) => tensor.inner(),
+        _ => tensor,
     }
 }
 

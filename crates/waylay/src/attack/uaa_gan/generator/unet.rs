@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
-use super::{GeneratorConfig, head_factor};
+use super::{GeneratorConfig, GeneratorKind, head_factor, lift};
 use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use crate::target::{Features, Tap, Target};
 
@@ -38,7 +38,7 @@ pub struct UNet {
     join: Option<Join>,
     /// From the second largest resolution to the smallest.
     levels: Vec<Level>,
-    /// The embedding, for all places of the smallest resolution.
+    /// The embedding, for all places of the smallest resolution; beside it the clean one where it looks again.
     embedding: Option<Conv>,
     last: Vec<Residual>,
     head_norm: Norm,
@@ -47,11 +47,11 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Layers for the images of `target`; with its feature maps if `conditioned`, and then `None` where it has none.
+    /// Layers for the images of `target`, and for its feature maps unless it sees the image only: then `None` where there
+    /// are none. One that looks again takes three images, stacked in channels, and two embeddings.
     pub fn new(
         config: &GeneratorConfig,
         target: &dyn Target,
-        conditioned: bool,
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {
@@ -61,9 +61,19 @@ impl UNet {
         let (widths, blocks) = (&config.widths, &config.blocks);
         let top = widths.len() - 1;
         let sizes = sizes([input[1].div_ceil(factor), input[2].div_ceil(factor)], widths.len());
-        let plan = if conditioned { plan(target.taps(), &sizes)? } else { vec![Vec::new(); sizes.len()] };
+        let conditioned = config.kind != GeneratorKind::ImageOnly;
+        let nothing = || vec![Vec::new(); sizes.len()];
+        let plan = match config.kind {
+            GeneratorKind::ImageOnly => nothing(),
+            GeneratorKind::FeatureConditioned => plan(target.taps(), &sizes)?,
+            GeneratorKind::GradientConditioned => plan(target.taps(), &sizes).unwrap_or_else(nothing),
+        };
 
-        let stem = Conv::new([patch, widths[top]], 3, 1, 1, random, device);
+        let (images, embeddings) = match config.kind {
+            GeneratorKind::GradientConditioned => (3, 2),
+            _ => (1, 1),
+        };
+        let stem = Conv::new([images * patch, widths[top]], 3, 1, 1, random, device);
         let join = Join::new(&plan[0], target.taps(), widths[top], random, device);
         let mut levels = Vec::new();
         for (taps, i) in plan[1..].iter().zip((0..top).rev()) {
@@ -81,7 +91,8 @@ impl UNet {
             stem,
             join,
             levels,
-            embedding: conditioned.then(|| Conv::new([target.dim(), deepest], 1, 1, 0, random, device)),
+            embedding: conditioned
+                .then(|| Conv::new([embeddings * target.dim(), deepest], 1, 1, 0, random, device)),
             last: (0..blocks[top]).map(|_| Residual::new(widths[top], random, device)).collect(),
             head_norm: Norm::new(widths[top], device),
             head: Conv::new([widths[top], patch], 3, 1, 1, random, device).scaled(config.head_scale as f32),
@@ -103,20 +114,35 @@ impl UNet {
         self
     }
 
-    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`.
-    pub fn forward(&self, x: Tensor<4>, features: &Features) -> Tensor<4> {
+    /// Whether it takes the target's feature maps.
+    pub fn conditioned(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// Where its weights are.
+    pub fn device(&self) -> Device {
+        self.head.device()
+    }
+
+    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`. For one that looks again: change
+    /// and gradient behind the image in its channels, and the clean embedding.
+    pub fn forward(&self, x: Tensor<4>, features: Option<&Features>, clean: Option<Tensor<2>>) -> Tensor<4> {
         let [n, _, height, width] = x.dims();
-        let join = |join: &Option<Join>, h: Tensor<4>| match join {
-            Some(join) => join.forward(h, features),
-            None => h,
+        let join = |join: &Option<Join>, h: Tensor<4>| match (join, features) {
+            (Some(join), Some(features)) => join.forward(h, features),
+            _ => h,
         };
         let mut h = join(&self.join, self.stem.forward(pixel_unshuffle(x, self.factor)));
         let mut skips = Vec::with_capacity(self.levels.len());
         for (i, level) in self.levels.iter().enumerate() {
             skips.push(h.clone());
             h = join(&level.join, level.down.forward(relu(level.down_norm.forward(h))));
-            if let Some(embedding) = self.embedding.as_ref().filter(|_| i + 1 == self.levels.len()) {
-                h = h + embedding.forward(direction(&features.embedding, n, &embedding.device()));
+            if i + 1 == self.levels.len()
+                && let (Some(embedding), Some(features)) = (&self.embedding, features)
+            {
+                let directions = std::iter::once(&features.embedding).chain(&clean);
+                let directions = directions.map(|e| direction(e, n, &embedding.device())).collect();
+                h = h + embedding.forward(Tensor::cat(directions, 1));
             }
             h = level.encode.forward(h);
         }
@@ -200,15 +226,6 @@ fn direction(embedding: &Tensor<2>, n: usize, device: &Device) -> Tensor<4> {
     let embedding = lift(embedding.clone(), device);
     let length = embedding.clone().powi_scalar(2).mean_dim(1).add_scalar(1e-12).sqrt();
     (embedding / length).reshape([n, dim, 1, 1])
-}
-
-/// Puts a constant on the device of the weights, which may differentiate where the constant does not.
-fn lift<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
-    match (device.is_autodiff(), tensor.is_autodiff()) {
-        (true, false) => Tensor::from_inner(tensor),
-        (false, true) => tensor.inner(),
-        _ => tensor,
-    }
 }
 
 /// A parameter that is stored but not trained.

@@ -13,7 +13,7 @@ const WIDTH: u32 = 880;
 const ROW: u32 = 62;
 const AXIS: u32 = 50;
 /// Characters of a label that fit beside the bars.
-const LABEL: usize = 18;
+const LABEL: usize = 20;
 
 /// A bar per attack, sorted by mAP; none without attacks.
 pub(in crate::report::html) fn strength(audit: &Audit) -> Result<Option<Figure>, ReportError> {
@@ -34,7 +34,7 @@ pub(in crate::report::html) fn strength(audit: &Audit) -> Result<Option<Figure>,
             .margin(8)
             .margin_right(110)
             .x_label_area_size(AXIS)
-            .y_label_area_size(240)
+            .y_label_area_size(300)
             .build_cartesian_2d(0.0..1.0, rows..0.0)?;
         chart
             .configure_mesh()
