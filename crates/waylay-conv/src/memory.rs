@@ -15,13 +15,14 @@ pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::ffi::c_int;
-        /// `M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's `malloc.h`.
-        const THRESHOLDS: [c_int; 2] = [-1, -3];
+        /// `M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's `malloc.h`, out of reach; and `M_ARENA_MAX`: the arenas that
+        /// threads otherwise get give whole heaps back, and have no room for large tensors.
+        const SETTINGS: [(c_int, c_int); 3] = [(-1, c_int::MAX), (-3, c_int::MAX), (-8, 1)];
         unsafe extern "C" {
             fn mallopt(parameter: c_int, value: c_int) -> c_int;
         }
-        // SAFETY: glibc declares `int mallopt(int, int)`, which takes its own lock and accepts any value.
-        THRESHOLDS.iter().all(|&parameter| unsafe { mallopt(parameter, c_int::MAX) } == 1)
+        // SAFETY: glibc declares `int mallopt(int, int)`, which takes its own lock and accepts these values.
+        SETTINGS.iter().all(|&(parameter, value)| unsafe { mallopt(parameter, value) } == 1)
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     false
