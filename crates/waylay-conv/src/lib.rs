@@ -1,5 +1,5 @@
 //! Fast CPU convolution, and the layers around it, forward and backward, for Burn's flex backend; on any other
-//! device, Burn's own.
+//! device, Burn's own. And the kernels of exact nearest-neighbour search: [`matmul_transposed`] and [`nearest`].
 //!
 //! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
 //! the same bits.
@@ -14,6 +14,7 @@ mod gemm_slice;
 mod general;
 mod im2col;
 mod memory;
+pub mod nearest;
 mod norm;
 mod options;
 mod pool;

@@ -6,6 +6,7 @@
 mod average_precision;
 mod error;
 mod minp;
+mod nearest;
 mod protocol;
 mod rank_k;
 mod ranking;

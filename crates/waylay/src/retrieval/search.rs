@@ -1,6 +1,7 @@
-//! Exact search: all distances as tiles of matrix products, nothing approximated or pruned.
+//! Exact search. All distances at once are tiles of matrix products; of the nearest, `nearest` measures only those pairs
+//! that it cannot rule out.
 //!
-//! Euclidean distances come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
+//! Euclidean distances of tiles come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
 //! lengths, so that the distance of an embedding to itself can come out as up to 1e-3 of its length instead of 0.
 
 use std::borrow::Cow;
@@ -10,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Metric, RetrievalError};
+use super::{Metric, RetrievalError, nearest};
 use crate::target::Embeddings;
 
 /// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
@@ -94,7 +95,11 @@ pub fn distances(
 }
 
 /// The `k` gallery items nearest to each query, nearest first, equals by gallery index; an error where `k` is not 1
-/// to the size of the gallery, or the dimensions differ. Memory grows with `k`, not with the gallery.
+/// to the size of the gallery, or the dimensions differ. Memory grows with `k`, and with the gallery by a byte for each of
+/// its values.
+///
+/// No item is missed. Small searches give the bits of [`distances`]; in others, where that is quicker, a distance is summed
+/// for its pair alone, and is the same to within the rounding of [`distances`].
 pub fn top_k(
     queries: &Embeddings,
     gallery: &Embeddings,
@@ -104,17 +109,19 @@ pub fn top_k(
     if k == 0 || k > gallery.count() {
         return Err(RetrievalError::Results { k, gallery: gallery.count() });
     }
-    let pair = Pair::new(queries, gallery, metric)?;
-    let tiles: Vec<Vec<Vec<Hit>>> = pair
-        .query_tiles(QUERY_TILE)
-        .into_par_iter()
-        .map(|rows| {
-            let mut nearest = vec![BinaryHeap::with_capacity(k + 1); rows.len()];
-            pair.visit(rows, |row, start, distances| keep_nearest(&mut nearest[row], k, start, distances));
-            nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
-        })
-        .collect();
-    Ok(tiles.into_iter().flatten().collect())
+    check_dimensions(queries, gallery)?;
+    let dim = gallery.dim();
+    let (queries, gallery) = (comparable(queries, metric), comparable(gallery, metric));
+    let mut found = nearest::top_k(&queries, &gallery, dim, k, metric);
+    let left: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
+    if !left.is_empty() {
+        let mut pair = Pair::of(queries, gallery, dim, metric);
+        pair.queries = pair.queries.pick(&left);
+        for (query, hits) in left.into_iter().zip(pair.top_k(k)) {
+            found[query] = Some(hits);
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// What `judge` makes of each query's index and its distances to the whole gallery, in the order of the queries.
@@ -155,6 +162,33 @@ fn keep_nearest(nearest: &mut BinaryHeap<Hit>, k: usize, start: usize, distances
     }
 }
 
+/// Whether no product of values up to this magnitude overflows, nor do all of them vanish.
+pub(super) fn is_harmless(largest: f32) -> bool {
+    largest == 0.0 || (1e-9..1e9).contains(&largest)
+}
+
+/// The largest magnitude.
+pub(super) fn largest(values: &[f32]) -> f32 {
+    // Without their sign, the bits of finite numbers sort like the numbers, and their maximum is found in vectors.
+    let bits = |values: &[f32]| values.iter().fold(0, |most, value| value.abs().to_bits().max(most));
+    f32::from_bits(values.par_chunks(1 << 16).map(bits).max().unwrap_or(0))
+}
+
+/// The values that a metric compares: rows of length 1 (or 0) for cosine, and the rows as they are for Euclidean distance.
+pub(super) fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
+    match metric {
+        Metric::Cosine => embeddings.normalised().values().to_vec().into(),
+        Metric::Euclidean => embeddings.values().into(),
+    }
+}
+
+fn check_dimensions(queries: &Embeddings, gallery: &Embeddings) -> Result<(), RetrievalError> {
+    if queries.dim() == gallery.dim() {
+        return Ok(());
+    }
+    Err(RetrievalError::Dimensions { query: queries.dim(), gallery: gallery.dim() })
+}
+
 /// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common `scale`, with their
 /// squared lengths.
 struct Rows<'a> {
@@ -164,17 +198,14 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(embeddings: &'a Embeddings, metric: Metric, scale: f64) -> Self {
-        let dim = embeddings.dim();
+    fn new(values: Cow<'a, [f32]>, dim: usize, metric: Metric, scale: f64) -> Self {
         match metric {
-            Metric::Cosine => {
-                Self { values: embeddings.normalised().values().to_vec().into(), squares: Vec::new(), dim }
-            }
+            Metric::Cosine => Self { values, squares: Vec::new(), dim },
             Metric::Euclidean => {
                 let values: Cow<[f32]> = if scale == 1.0 {
-                    embeddings.values().into()
+                    values
                 } else {
-                    embeddings.values().iter().map(|v| (f64::from(*v) / scale) as f32).collect()
+                    values.iter().map(|v| (f64::from(*v) / scale) as f32).collect()
                 };
                 let square = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() as f32;
                 let squares = values.par_chunks_exact(dim).map(square).collect();
@@ -185,6 +216,13 @@ impl<'a> Rows<'a> {
 
     fn count(&self) -> usize {
         self.values.len() / self.dim
+    }
+
+    /// Some of the rows, in that order.
+    fn pick(&self, rows: &[usize]) -> Self {
+        let values = rows.iter().flat_map(|&row| self.rows(row..row + 1)).copied().collect();
+        let squares = rows.iter().filter_map(|&row| self.squares.get(row)).copied().collect();
+        Self { values, squares, dim: self.dim }
     }
 
     fn rows(&self, rows: Range<usize>) -> &[f32] {
@@ -204,14 +242,33 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn new(queries: &'a Embeddings, gallery: &'a Embeddings, metric: Metric) -> Result<Self, RetrievalError> {
-        if queries.dim() != gallery.dim() {
-            return Err(RetrievalError::Dimensions { query: queries.dim(), gallery: gallery.dim() });
-        }
-        let largest = queries.values().iter().chain(gallery.values()).fold(0.0_f32, |m, v| m.max(v.abs()));
-        let harmless = largest == 0.0 || (1e-9..1e9).contains(&largest);
-        let scale = if harmless { 1.0 } else { f64::from(largest).log2().floor().exp2() };
-        let (queries, gallery) = (Rows::new(queries, metric, scale), Rows::new(gallery, metric, scale));
-        Ok(Self { queries, gallery, metric, scale })
+        check_dimensions(queries, gallery)?;
+        Ok(Self::of(comparable(queries, metric), comparable(gallery, metric), gallery.dim(), metric))
+    }
+
+    /// The pair of values that are [`comparable`].
+    fn of(queries: Cow<'a, [f32]>, gallery: Cow<'a, [f32]>, dim: usize, metric: Metric) -> Self {
+        let largest = largest(&queries).max(largest(&gallery));
+        let scale = if is_harmless(largest) { 1.0 } else { f64::from(largest).log2().floor().exp2() };
+        let (queries, gallery) =
+            (Rows::new(queries, dim, metric, scale), Rows::new(gallery, dim, metric, scale));
+        Self { queries, gallery, metric, scale }
+    }
+
+    /// The `k` nearest of each query.
+    fn top_k(&self, k: usize) -> Vec<Vec<Hit>> {
+        let tiles: Vec<Vec<Vec<Hit>>> = self
+            .query_tiles(QUERY_TILE)
+            .into_par_iter()
+            .map(|rows| {
+                let mut nearest = vec![BinaryHeap::with_capacity(k + 1); rows.len()];
+                self.visit(rows, |row, start, distances| {
+                    keep_nearest(&mut nearest[row], k, start, distances)
+                });
+                nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
+            })
+            .collect();
+        tiles.into_iter().flatten().collect()
     }
 
     fn query_tiles(&self, size: usize) -> Vec<Range<usize>> {

@@ -1,0 +1,226 @@
+//! Sums over the columns of a pair of rows: one fixed formula, the same bits on every machine.
+//!
+//! Sums run in 32 lanes (`column % 32`) in f32 without fused multiply-add, and the lanes are added in a fixed tree, so
+//! that vector width and instruction set cannot change the result.
+
+/// How many rows are compared with a query at a time.
+pub const ROWS_AT_ONCE: usize = 4;
+
+/// How many partial sums a sum is accumulated in.
+const LANES: usize = 32;
+
+/// The longest chain of f32 roundings that a column goes through here: subtraction, product, its lane's additions, and
+/// the tree over the lanes.
+pub fn rounding_depth(dimension: usize) -> usize {
+    dimension.div_ceil(LANES) + LANES.ilog2() as usize + 2
+}
+
+/// `|query - row|²` for each row.
+///
+/// # Panics
+/// If a row is not as long as the query.
+#[inline]
+pub fn squared_distances(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
+    sums::<true>(query, rows)
+}
+
+/// `query · row` for each row.
+///
+/// # Panics
+/// If a row is not as long as the query.
+#[inline]
+pub fn dot_products(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
+    sums::<false>(query, rows)
+}
+
+/// Asks for a row to be brought near the processor, as it is about to be read.
+#[inline]
+pub fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing into the program and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
+/// Sums of squared differences, or else of products.
+#[inline]
+fn sums<const DIFFERENCES: bool>(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
+    assert!(rows.iter().all(|row| row.len() == query.len()), "all rows must be as long as the query");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has AVX-512F, and the rows are as long as the query.
+        return unsafe { wide::sums::<DIFFERENCES>(query, rows) };
+    }
+    sums_in_plain_rust::<DIFFERENCES>(query, rows)
+}
+
+fn sums_in_plain_rust<const DIFFERENCES: bool>(
+    query: &[f32],
+    rows: [&[f32]; ROWS_AT_ONCE],
+) -> [f32; ROWS_AT_ONCE] {
+    let term = |q: f32, g: f32| if DIFFERENCES { (q - g) * (q - g) } else { q * g };
+    rows.map(|row| {
+        let (query_chunks, query_rest) = query.as_chunks::<LANES>();
+        let (row_chunks, row_rest) = row.as_chunks::<LANES>();
+        let mut lanes = [0.0_f32; LANES];
+        for (q, g) in query_chunks.iter().zip(row_chunks) {
+            for lane in 0..LANES {
+                lanes[lane] += term(q[lane], g[lane]);
+            }
+        }
+        for (lane, (&q, &g)) in query_rest.iter().zip(row_rest).enumerate() {
+            lanes[lane] += term(q, g);
+        }
+        add_lanes(lanes)
+    })
+}
+
+/// The sum of the lanes in a fixed tree. Not inlined, as the compiler would otherwise arrange the loop over the columns in
+/// the narrow vectors of this tree.
+#[inline(never)]
+fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The same sums on AVX-512: two registers of 16 lanes.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use super::{LANES, ROWS_AT_ONCE};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// All rows are as long as the query.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn sums<const DIFFERENCES: bool>(
+        query: &[f32],
+        rows: [&[f32]; ROWS_AT_ONCE],
+    ) -> [f32; ROWS_AT_ONCE] {
+        let mut low = [_mm512_setzero_ps(); ROWS_AT_ONCE];
+        let mut high = [_mm512_setzero_ps(); ROWS_AT_ONCE];
+        let whole = query.len() / LANES * LANES;
+        for first in (0..whole).step_by(LANES) {
+            let columns = query.as_ptr().wrapping_add(first);
+            // SAFETY: `first + 32 <= whole`, which is at most the length of the query.
+            let (a, b) = unsafe { (_mm512_loadu_ps(columns), _mm512_loadu_ps(columns.add(16))) };
+            for (row, (low, high)) in rows.iter().zip(low.iter_mut().zip(&mut high)) {
+                let columns = row.as_ptr().wrapping_add(first);
+                // SAFETY: likewise, as the row is as long as the query.
+                let (c, d) = unsafe { (_mm512_loadu_ps(columns), _mm512_loadu_ps(columns.add(16))) };
+                *low = _mm512_add_ps(*low, term::<DIFFERENCES>(a, c));
+                *high = _mm512_add_ps(*high, term::<DIFFERENCES>(b, d));
+            }
+        }
+        // One bit for each column that is left; those of `low` come first.
+        let left = (1_u32 << (query.len() - whole)) - 1;
+        if left != 0 {
+            let masks = (left as u16, (left >> 16) as u16);
+            // SAFETY: the masks let only columns below the length of the query be read.
+            let (a, b) = unsafe { load_rest(query, whole, masks) };
+            for (row, (low, high)) in rows.iter().zip(low.iter_mut().zip(&mut high)) {
+                // SAFETY: likewise, as the row is as long as the query.
+                let (c, d) = unsafe { load_rest(row, whole, masks) };
+                *low = _mm512_mask_add_ps(*low, masks.0, *low, term::<DIFFERENCES>(a, c));
+                *high = _mm512_mask_add_ps(*high, masks.1, *high, term::<DIFFERENCES>(b, d));
+            }
+        }
+        let mut sums = [0.0; ROWS_AT_ONCE];
+        for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+            *sum = add_lanes(low, high);
+        }
+        sums
+    }
+
+    /// # Safety
+    /// The bits of `masks` stand for columns from `first` on that the row has.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_rest(row: &[f32], first: usize, masks: (u16, u16)) -> (__m512, __m512) {
+        // The second pointer may lie beyond the row, but then its mask is zero.
+        let columns = row.as_ptr().wrapping_add(first);
+        // SAFETY: a masked load does not touch columns without a bit, and the caller promises that the row has the
+        // others.
+        unsafe {
+            (
+                _mm512_maskz_loadu_ps(masks.0, columns),
+                _mm512_maskz_loadu_ps(masks.1, columns.wrapping_add(16)),
+            )
+        }
+    }
+
+    /// The tree of the plain version: halves of 16, 8, 4, 2 and 1 lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add_lanes(low: __m512, high: __m512) -> f32 {
+        let sixteen = _mm512_add_ps(low, high);
+        let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sixteen));
+        let eight = _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm256_castpd_ps(upper));
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn term<const DIFFERENCES: bool>(a: __m512, b: __m512) -> __m512 {
+        if DIFFERENCES {
+            let difference = _mm512_sub_ps(a, b);
+            _mm512_mul_ps(difference, difference)
+        } else {
+            _mm512_mul_ps(a, b)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nearest::noise;
+
+    #[test]
+    fn sums_are_the_same_bits_with_every_instruction_set() {
+        for dimension in 1..=3 * LANES + 1 {
+            let (query, values) = (noise(dimension, 1), noise(ROWS_AT_ONCE * dimension, 2));
+            let rows = std::array::from_fn(|row| &values[row * dimension..][..dimension]);
+            let bits = |sums: [f32; ROWS_AT_ONCE]| sums.map(f32::to_bits);
+            let plain = sums_in_plain_rust::<true>(&query, rows);
+            assert_eq!(bits(squared_distances(&query, rows)), bits(plain), "{dimension}");
+            let plain = sums_in_plain_rust::<false>(&query, rows);
+            assert_eq!(bits(dot_products(&query, rows)), bits(plain), "{dimension}");
+        }
+    }
+
+    #[test]
+    fn sums_are_as_near_to_exact_as_their_depth_promises() {
+        for dimension in [1, 33, 2000] {
+            let (query, row) = (noise(dimension, 3), noise(dimension, 4));
+            let pairs = || query.iter().zip(&row).map(|(&q, &g)| (f64::from(q), f64::from(g)));
+            let share = rounding_depth(dimension) as f64 * f64::from(f32::EPSILON);
+            let found = f64::from(dot_products(&query, [&row; ROWS_AT_ONCE])[0]);
+            let (exact, size): (f64, f64) = pairs()
+                .map(|(q, g)| q * g)
+                .fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            assert!((found - exact).abs() <= share * size, "{dimension}");
+            let found = f64::from(squared_distances(&query, [&row; ROWS_AT_ONCE])[0]);
+            let exact: f64 = pairs().map(|(q, g)| (q - g).powi(2)).sum();
+            assert!((found - exact).abs() <= share * exact, "{dimension}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "as long as the query")]
+    fn a_row_of_another_length_is_refused() {
+        let long = [0.0; 5];
+        squared_distances(&[0.0; 5], [&long, &long, &long[..4], &long]);
+    }
+}

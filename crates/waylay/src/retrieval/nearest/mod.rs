@@ -1,0 +1,166 @@
+//! The `k` nearest gallery items of each query by filter and refine: what sorting all distances would give, in a fraction
+//! of the time.
+//!
+//! Filter: approximate dot products, of 8-bit integers, come with bounds that the distance is proven to lie within
+//! (`bounds.rs`). The k-th smallest upper bound seen so far is a threshold that no lower bound of a true neighbour exceeds.
+//! Refine: the pairs left get their distance, summed in a fixed order. Queries that too many pairs are left for, as where
+//! many embeddings nearly coincide, are given back. With few queries, all pairs get their distance.
+
+mod bounds;
+mod centre;
+mod exhaustive;
+mod filter;
+mod pool;
+mod refine;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+use waylay_conv::nearest::{LARGEST_DIMENSION, QuantisedGallery, is_accelerated};
+
+use super::Metric;
+use super::search::{Hit, is_harmless, largest};
+use centre::centre;
+use pool::Pool;
+use refine::distance_and_index;
+
+/// With fewer multiplications, rounding and pruning take longer than they save.
+const LEAST_FILTER_WORK: usize = 1 << 29;
+/// With fewer multiplications, there is nothing to divide among threads.
+const LEAST_WORK: usize = 1 << 21;
+/// With fewer queries, rounding the gallery takes longer than it saves.
+const FEWEST_FILTER_QUERIES: usize = 32;
+/// With fewer queries where there is no quick integer product, distances one by one take less time than tiles.
+const FEWEST_TILED_QUERIES: usize = 8;
+/// With fewer gallery items for each that is wanted, the filter rules out too little.
+const FEWEST_ROWS_PER_NEIGHBOUR: usize = 16;
+/// No query is given up with fewer candidates than this many, and this many for each neighbour wanted.
+const ALWAYS_ALLOWED: usize = 1024;
+const ALLOWED_PER_NEIGHBOUR: usize = 4;
+/// Queries that are in work at the same time, which bounds the memory for candidates.
+const BATCH_QUERIES: usize = 4096;
+
+/// How the nearest are found. Both ways give the same result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// By 8-bit integer dot products, and distances of what they leave.
+    Filter,
+    /// By the distances of all pairs.
+    Exhaustive,
+}
+
+impl Method {
+    /// The quickest for a search of this shape; `None` where tiles of matrix products are.
+    fn quickest(queries: usize, rows: usize, dimension: usize, k: usize) -> Option<Self> {
+        let work = queries.saturating_mul(rows).saturating_mul(dimension);
+        if work < LEAST_WORK || dimension > LARGEST_DIMENSION || rows >= u32::MAX as usize {
+            return None;
+        }
+        let few = if is_accelerated() { FEWEST_FILTER_QUERIES } else { FEWEST_TILED_QUERIES };
+        if queries < few {
+            return Some(Self::Exhaustive);
+        }
+        let pays = work >= LEAST_FILTER_WORK && rows / k >= FEWEST_ROWS_PER_NEIGHBOUR;
+        (pays && is_accelerated()).then_some(Self::Filter)
+    }
+}
+
+/// A gallery made ready for searches.
+struct Gallery<'a> {
+    /// `[G, dimension]`.
+    rows: &'a [f32],
+    dimension: usize,
+    rounded: Option<Rounded>,
+}
+
+/// A gallery in 8 bits, less the centre `[dimension]`, which makes rows short if they are near each other.
+struct Rounded {
+    rows: QuantisedGallery,
+    centre: Vec<f32>,
+}
+
+/// One search: rows are unit vectors or zero for cosine, and of harmless size for Euclidean distance.
+struct Search<'a> {
+    gallery: &'a Gallery<'a>,
+    metric: Metric,
+    k: usize,
+    /// Up to this many candidates, no query is given up.
+    allowed: usize,
+}
+
+/// The `k` gallery items nearest to each query, nearest first, equals by index, from comparable rows of `dimension`
+/// values; `k` is 1 to the size of the gallery. `None` for each query where tiles of matrix products do better: little work,
+/// numbers near the ends of `f32`, much of the gallery wanted or nearly at one distance, a processor without quick integer
+/// products.
+pub(super) fn top_k(
+    queries: &[f32],
+    rows: &[f32],
+    dimension: usize,
+    k: usize,
+    metric: Metric,
+) -> Vec<Option<Vec<Hit>>> {
+    let (query_count, row_count) = (queries.len() / dimension, rows.len() / dimension);
+    let Some(method) = Method::quickest(query_count, row_count, dimension, k) else {
+        return vec![None; query_count];
+    };
+    let gallery = Gallery::new(rows, dimension, method);
+    if !is_harmless(largest(queries).max(gallery.largest())) {
+        return vec![None; query_count];
+    }
+    let allowed = ALWAYS_ALLOWED + ALLOWED_PER_NEIGHBOUR * k;
+    Search { gallery: &gallery, metric, k, allowed }.run(queries)
+}
+
+impl<'a> Gallery<'a> {
+    fn new(rows: &'a [f32], dimension: usize, method: Method) -> Self {
+        let rounded = (method == Method::Filter).then(|| {
+            let centre = centre(rows, dimension);
+            Rounded { rows: QuantisedGallery::new(rows, &centre), centre }
+        });
+        Self { rows, dimension, rounded }
+    }
+
+    /// The largest magnitude.
+    fn largest(&self) -> f32 {
+        match &self.rounded {
+            Some(rounded) => rounded.rows.statistics().iter().fold(0.0, |most, row| most.max(row.largest)),
+            None => largest(self.rows),
+        }
+    }
+
+    fn row_count(&self) -> usize {
+        self.rows.len() / self.dimension
+    }
+
+    fn row(&self, index: usize) -> &[f32] {
+        &self.rows[index * self.dimension..][..self.dimension]
+    }
+}
+
+impl Search<'_> {
+    /// The nearest rows of each of `queries` `[Q, dimension]`; `None` for those given up.
+    fn run(&self, queries: &[f32]) -> Vec<Option<Vec<Hit>>> {
+        let hit = |key| {
+            let (distance, index) = distance_and_index(key);
+            Hit { index: index as usize, distance }
+        };
+        queries
+            .chunks(BATCH_QUERIES * self.gallery.dimension)
+            .flat_map(|batch| self.nearest(batch))
+            .map(|keys| Some(keys?.into_iter().map(hit).collect()))
+            .collect()
+    }
+
+    /// The sorted keys of the nearest rows of each query of a batch.
+    fn nearest(&self, queries: &[f32]) -> Vec<Option<Vec<u64>>> {
+        let Some(rounded) = &self.gallery.rounded else {
+            return self.nearest_exhaustive(queries).into_iter().map(Some).collect();
+        };
+        self.filter(queries, rounded)
+            .into_par_iter()
+            .zip(queries.par_chunks(self.gallery.dimension))
+            .map(|(pools, query)| Some(self.refine(query, Pool::merge(pools, self.k)?, &rounded.centre)))
+            .collect()
+    }
+}
