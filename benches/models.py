@@ -6,7 +6,8 @@
 
 Every model is compared with its reference; of each network, the first file is timed. Each round runs the programs one after
 the other, each alone; the medians over the rounds are printed as a Markdown table and written as JSON. Ratios are the
-peer's time over ours: above 1, waylay is faster. `--agree` compares values and gradients only. Needs what zoo.py needs.
+peer's time over ours: above 1, waylay is faster. `--agree` compares values and gradients only, `--times` times only (the
+files of `zoo.py --plain` suffice). Needs what zoo.py needs.
 """
 
 import argparse
@@ -132,6 +133,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--agree", action="store_true")
+    parser.add_argument("--times", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--waylay", default=str(ROOT / "target/release/waylay"))
     options = parser.parse_args()
@@ -139,15 +141,17 @@ def main():
         rows = agree(options)
         return sys.exit(any(not row.get("pass") for row in rows))
     rows = []
-    print("| model | opset | nodes | operators | values | gradient | ours | with gradient | onnxruntime | PyTorch | with gradient |"
-          " over onnxruntime | over PyTorch | with gradient |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    agreement_columns = [] if options.times else ["opset", "nodes", "operators", "values", "gradient"]
+    columns = ["model", *agreement_columns, "ours", "with gradient", "onnxruntime", "PyTorch", "with gradient",
+               "over onnxruntime", "over PyTorch", "with gradient"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     timed = set()
     for path in sorted(options.folder.glob("*.onnx")):
         name = path.stem.split(".")[0]
         if options.only and name not in options.only and path.stem not in options.only:
             continue
-        row = agreement(options.waylay, path)
+        row = {"model": path.stem} if options.times else agreement(options.waylay, path)
         rows.append(row)
         times = "| | | | | | | |"
         if "error" not in row and "-" not in name and name not in timed:
@@ -156,7 +160,8 @@ def main():
             times = "| {waylay:.1f} | {waylay_gradient:.1f} | {onnxruntime:.1f} | {torch:.1f} | {torch_gradient:.1f} |".format(**row)
             times += f" {row['onnxruntime'] / row['waylay']:.2f} | {row['torch'] / row['waylay']:.2f} |"
             times += f" {row['torch_gradient'] / row['waylay_gradient']:.2f} |"
-        print(f"{agreement_line(row)} {times[2:]}", flush=True)
+        front = f"| {row['model']} |" if options.times else agreement_line(row)
+        print(f"{front} {times[2:]}", flush=True)
         save(options, rows)
     print(f"\nBatch {options.batch}, {options.threads} threads, milliseconds per image, medians of {options.rounds} rounds.")
 

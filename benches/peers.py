@@ -150,7 +150,7 @@ def gan_step(embed, n, blocks, side, uaa):
 
 
 def conditioned_generator(taps, dim):
-    """waylay's default generator for images of 112² in PyTorch; `taps` are lists of channels for 56², 28², 14² and 7²."""
+    """waylay's feature-conditioned generator for images of 112² in PyTorch; `taps` are lists of channels for 56², 28², 14² and 7²."""
     import torch
     from torch import nn
     from torch.nn import functional as F

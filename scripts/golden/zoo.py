@@ -1,11 +1,12 @@
 """Networks that people use as feature extractors, as ONNX files with reference outputs and input gradients.
 
-    python scripts/golden/zoo.py DIR [--only NAME ...]
+    python scripts/golden/zoo.py DIR [--only NAME ...] [--plain]
     WAYLAY_ONNX_MODELS=DIR cargo test --release -p waylay --test onnx_golden full_size -- --nocapture
 
 Each NAME.VARIANT.onnx gets NAME.npz (`input` of two images, `output`, `cotangent`, `input_grad`; PyTorch in float64,
 stored as float32) and a line in DIR/zoo.jsonl: operator set, parameters, and how far PyTorch in float32 is from itself
-in float64. Weights are random, scaled so that signals neither vanish nor explode; batch statistics too.
+in float64. Weights are random, scaled so that signals neither vanish nor explode; batch statistics too. With `--plain`, only
+the first file of each is written, without a reference and with weights as they are first: for timing.
 Needs torch, torchvision, onnx, onnxscript, onnxruntime, numpy; timm, transformers and onnxslim for their parts.
 """
 
@@ -416,15 +417,24 @@ def make(folder, name):
             print(f"{path.name}: cannot be exported: {traceback.format_exc().strip().splitlines()[-1][:200]}", flush=True)
 
 
+def make_plain(folder, name):
+    build, height, width, variants = MODELS[name]
+    torch.manual_seed(len(name))
+    model = build().eval().requires_grad_(False)
+    write(model, torch.rand(2, 3, height, width), folder / f"{name}.{variants[0]}.onnx", variants[0])
+    print(f"{name}.{variants[0]}.onnx", flush=True)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", default=list(MODELS))
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         try:
-            make(options.folder, name)
+            (make_plain if options.plain else make)(options.folder, name)
         except Exception:
             print(f"{name}: cannot be made: {traceback.format_exc().strip().splitlines()[-1][:200]}", flush=True)

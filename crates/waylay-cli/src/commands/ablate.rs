@@ -56,6 +56,7 @@ const VARIANTS: &[Variant] = &[
     },
     Variant { name: "gan-weight-1", changes: &["loss.lambda_gan=1.0"], images: 1.0, width: 1.0 },
     Variant { name: "gan-weight-10", changes: &["loss.lambda_gan=10.0"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-r-0", changes: &["loss.lambda_r=0.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-0.05", changes: &["loss.lambda_r=0.05"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-0.5", changes: &["loss.lambda_r=0.5"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-2", changes: &["loss.lambda_r=2.0"], images: 1.0, width: 1.0 },

@@ -51,7 +51,7 @@ impl Default for DiscriminatorConfig {
 pub struct LossConfig {
     /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
     pub lambda_gan: f64,
-    /// Weight of L_recon; 0 to 1e6. Default 0: the budget already bounds the change.
+    /// Weight of L_recon; 0 to 1e6. Default 0.5: as strong as without it, and fainter.
     pub lambda_r: f64,
     /// Weight of L_metric; 0 to 1e6. Default 10.
     pub lambda_m: f64,
@@ -69,7 +69,7 @@ impl Default for LossConfig {
     fn default() -> Self {
         Self {
             lambda_gan: 0.1,
-            lambda_r: 0.0,
+            lambda_r: 0.5,
             lambda_m: 10.0,
             margin: 0.2,
             sharpness: 0.0,
