@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::discriminator::DiscriminatorKind;
-use super::generator::{GeneratorConfig, GeneratorKind};
+use super::generator::GeneratorConfig;
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
 use crate::image::AugmentConfig;
@@ -215,12 +215,6 @@ impl UaaGanConfig {
         range((0.0..=100.0).contains(&l.sharpness), "loss.sharpness", l.sharpness.to_string(), "0 to 100")?;
         count("training.steps", t.steps, 1, 1_000_000, "1 to 1,000,000")?;
         count("training.batch", t.batch, 1, 1024, "1 to 1,024")?;
-        range(
-            g.looks <= t.batch || g.kind != GeneratorKind::GradientConditioned,
-            "training.batch",
-            t.batch.to_string(),
-            "at least `generator.looks`, since each look trains on its share of a batch",
-        )?;
         rate("training.learning_rate", t.learning_rate)?;
         rate("training.muon_learning_rate", t.muon_learning_rate)?;
         beta("training.momentum", t.momentum)?;

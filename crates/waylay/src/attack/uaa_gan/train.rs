@@ -131,7 +131,7 @@ pub fn train(
 
         // f_x, and x̃ = G(x)
         let clean = scene.target.forward(plain.clone()).map_err(AttackError::from)?;
-        let look = looks(&g, Look::first(plain, Some(clean.clone())), scene)?;
+        let look = looks(&g, Look::first(plain, Some(clean.clone())), step, scene)?;
         let perturbed = g.perturb_once(&look, scene.epsilon);
 
         // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
@@ -185,12 +185,16 @@ pub fn train(
 
 /// Spreads a batch over the looks of `g`, an equal share each (ours): what later looks see is made by `g` as it is, and
 /// is as constant to its training as the image is.
-fn looks(g: &Generator, mut look: Look, scene: &Scene<'_>) -> Result<Look, TrainError> {
+fn looks(g: &Generator, mut look: Look, step: usize, scene: &Scene<'_>) -> Result<Look, TrainError> {
     let (g, count) = (g.valid(), look.count());
     for n in 1..g.looks() {
-        let from = (n * count) / g.looks();
+        // What does not divide evenly goes to each look in turn.
+        let from = (n * count + step % g.looks()) / g.looks();
+        if from == count {
+            continue;
+        }
         let later = g.look_again(&look.narrow(from, count - from), scene).map_err(AttackError::from)?;
-        look = look.narrow(0, from).join(later);
+        look = if from == 0 { later } else { look.narrow(0, from).join(later) };
     }
     Ok(look)
 }
