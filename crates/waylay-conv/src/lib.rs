@@ -5,6 +5,7 @@
 //! the same bits.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod autodiff;
 mod backend;
