@@ -375,7 +375,7 @@ fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
             "attack --target {target} --preprocess none --generator g/generator.safetensors --images data {more}"
         )
     };
-    bench.run(&line("model.onnx", "--out own")).success().stdout(contains("UAA-GAN, 1 gradient: 9 images"));
+    bench.run(&line("model.onnx", "--out own")).success().stdout(contains("UAA-GAN, 2 gradients: 9 images"));
     bench.fails(
         &line("other.onnx", "--out out"),
         MODEL,

@@ -5,7 +5,7 @@
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
@@ -19,27 +19,35 @@ type Tracked = FloatTensor<Autodiff<Flex>>;
 /// What a convolution keeps: its sizes, its input where the weight is tracked, its weight where the input is.
 type Kept = (Geometry, Option<FlexTensor>, Option<FlexTensor>);
 
+/// What a convolution keeps, and its output where a rectifier follows.
+type KeptThen = (Kept, Option<FlexTensor>);
+
 fn keep(x: &Tracked, weight: &Tracked, g: Geometry) -> Kept {
     let kept_x = weight.is_tracked().then(|| x.primitive().clone());
     let kept_weight = x.is_tracked().then(|| weight.primitive().clone());
     (g, kept_x, kept_weight)
 }
 
-/// Backward pass of a convolution with a bias as third input, if it has three.
+/// Backward pass of a convolution, and of what follows it: with a bias as third input, if it has three, and what is added as
+/// fourth, if it has four.
 #[derive(Debug)]
 struct Conv2d;
 
 impl<const N: usize> Backward<Flex, N> for Conv2d {
-    type State = Kept;
+    type State = KeptThen;
 
-    fn backward(self, ops: Ops<Kept, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
-        let (g, x, weight) = ops.state;
+    fn backward(self, ops: Ops<KeptThen, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let mut gradient = grads.consume::<Flex>(&ops.node);
+        let ((g, x, weight), output) = ops.state;
+        if let Some(output) = output {
+            gradient = backend::rectifier_gradient(output, gradient);
+        }
         for (place, node) in ops.parents.into_iter().enumerate() {
             let Some(node) = node else { continue };
             let value = match (place, &x, &weight) {
                 (0, _, Some(weight)) => backend::conv2d_input_gradient(&g, weight.clone(), gradient.clone()),
                 (1, Some(x), _) => backend::conv2d_weight_gradient(&g, x.clone(), gradient.clone()),
+                (3, ..) => gradient.clone(),
                 _ => backend::bias_gradient(gradient.clone()),
             };
             grads.register::<Flex>(node.id, value);
@@ -155,28 +163,59 @@ fn resample<C: CheckpointStrategy>(
     }
 }
 
+/// Sizes of a convolution of tracked tensors.
+fn geometry(x: &Tracked, weight: &Tracked, options: ConvOptions) -> Geometry {
+    Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options)
+}
+
+/// Records a convolution that gave `output`, behind a rectifier where `relu`.
+fn conv2d<C: CheckpointStrategy, const N: usize>(
+    nodes: [NodeGuard; N],
+    kept: Kept,
+    relu: bool,
+    output: FlexTensor,
+) -> Tracked {
+    match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((kept, relu.then(|| output.clone())), output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    }
+}
+
 impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
     fn fast_conv2d(x: Tracked, weight: Tracked, options: ConvOptions) -> Tracked {
-        let nodes = [x.node(), weight.node()];
-        let kept =
-            keep(&x, &weight, Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options));
+        let (nodes, g) = ([x.node(), weight.node()], geometry(&x, &weight, options));
+        let kept = keep(&x, &weight, g);
         let output = Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), options);
-        match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(kept, output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
+        conv2d::<C, 2>(nodes, kept, false, output)
     }
 
     fn fast_conv2d_with_bias(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
-        let nodes = [x.node(), weight.node(), bias.node()];
-        let kept =
-            keep(&x, &weight, Geometry::expect(dims(x.primitive()), dims(weight.primitive()), options));
+        let (nodes, g) = ([x.node(), weight.node(), bias.node()], geometry(&x, &weight, options));
+        let kept = keep(&x, &weight, g);
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let output = Flex::fast_conv2d_with_bias(x, weight, bias, options);
-        match Conv2d.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(kept, output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
+        conv2d::<C, 3>(nodes, kept, false, Flex::fast_conv2d_with_bias(x, weight, bias, options))
+    }
+
+    fn fast_conv2d_relu(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
+        let (nodes, g) = ([x.node(), weight.node(), bias.node()], geometry(&x, &weight, options));
+        let kept = keep(&x, &weight, g);
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        conv2d::<C, 3>(nodes, kept, true, Flex::fast_conv2d_relu(x, weight, bias, options))
+    }
+
+    fn fast_conv2d_add(
+        x: Tracked,
+        weight: Tracked,
+        bias: Tracked,
+        add: Tracked,
+        relu: bool,
+        options: ConvOptions,
+    ) -> Tracked {
+        let nodes = [x.node(), weight.node(), bias.node(), add.node()];
+        let kept = keep(&x, &weight, geometry(&x, &weight, options));
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let output = Flex::fast_conv2d_add(x, weight, bias, add.into_primitive(), relu, options);
+        conv2d::<C, 4>(nodes, kept, relu, output)
     }
 
     fn fast_conv_transpose2d(x: Tracked, weight: Tracked, options: ConvOptions, size: [usize; 2]) -> Tracked {

@@ -5,6 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
+use crate::finish::Finish;
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::{self, Pooling};
@@ -25,6 +26,24 @@ pub trait ConvBackend: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        options: ConvOptions,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::conv2d_then`]; with a bias, without anything to add.
+    fn fast_conv2d_relu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: ConvOptions,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::conv2d_then`]; with a bias and something to add.
+    fn fast_conv2d_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        add: FloatTensor<Self>,
+        relu: bool,
         options: ConvOptions,
     ) -> FloatTensor<Self>;
 
@@ -71,7 +90,7 @@ pub trait ConvBackend: Backend {
 
 impl ConvBackend for Flex {
     fn fast_conv2d(x: FlexTensor, weight: FlexTensor, options: ConvOptions) -> FlexTensor {
-        conv2d(x, weight, None, options)
+        conv2d(x, weight, None, None, false, options)
     }
 
     fn fast_conv2d_with_bias(
@@ -80,7 +99,27 @@ impl ConvBackend for Flex {
         bias: FlexTensor,
         options: ConvOptions,
     ) -> FlexTensor {
-        conv2d(x, weight, Some(bias), options)
+        conv2d(x, weight, Some(bias), None, false, options)
+    }
+
+    fn fast_conv2d_relu(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        options: ConvOptions,
+    ) -> FlexTensor {
+        conv2d(x, weight, Some(bias), None, true, options)
+    }
+
+    fn fast_conv2d_add(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        add: FlexTensor,
+        relu: bool,
+        options: ConvOptions,
+    ) -> FlexTensor {
+        conv2d(x, weight, Some(bias), Some(add), relu, options)
     }
 
     fn fast_conv_transpose2d(
@@ -145,13 +184,33 @@ impl ConvBackend for Flex {
     }
 }
 
-fn conv2d(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, options: ConvOptions) -> FlexTensor {
+fn conv2d(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    add: Option<FlexTensor>,
+    relu: bool,
+    options: ConvOptions,
+) -> FlexTensor {
     let g = Geometry::expect(dims(&x), dims(&weight), options);
-    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
-    let bias = bias.as_ref().map(Values::slice);
+    let shape = [g.images, g.out_channels, g.output[0], g.output[1]];
+    assert!(
+        add.as_ref().is_none_or(|add| dims(add) == shape),
+        "conv2d: what is added has the output's shape"
+    );
+    let (x, weight, bias, add) =
+        (Values::of(x), Values::of(weight), bias.map(Values::of), add.map(Values::of));
+    let (bias, add) = (bias.as_ref().map(Values::slice), add.as_ref().map(Values::slice));
     assert!(bias.is_none_or(|bias| bias.len() == g.out_channels), "conv2d: one bias per output channel");
     let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
-    tensor(kernel(&g, x.slice(), weight.slice(), bias), [g.images, g.out_channels, g.output[0], g.output[1]])
+    tensor(kernel(&g, x.slice(), weight.slice(), &Finish { bias, add, relu }), shape)
+}
+
+/// `gradient` where `output`, which a rectifier gave, is above 0.
+pub(crate) fn rectifier_gradient(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let shape = dims(&output);
+    let (output, gradient) = (Values::of(output), Values::of(gradient));
+    tensor(prelu::mask(output.slice(), gradient.slice()), shape)
 }
 
 /// Gradient of the input of a convolution.
@@ -178,7 +237,7 @@ pub(crate) fn bias_gradient(gradient: FlexTensor) -> FlexTensor {
 pub(crate) fn conv2d_output(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     let (x, weight) = (Values::of(x), Values::of(weight));
     let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
-    let values = kernel(g, x.slice(), weight.slice(), None);
+    let values = kernel(g, x.slice(), weight.slice(), &Finish::default());
     tensor(values, [g.images, g.out_channels, g.output[0], g.output[1]])
 }
 

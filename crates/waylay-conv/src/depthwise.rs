@@ -6,13 +6,14 @@
 
 use rayon::prelude::*;
 
+use crate::finish::Finish;
 use crate::im2col::gather;
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{reduce, vectorised};
 
-/// Output `[N, C, Ho, Wo]` for `x` `[N, C, H, W]`, `weight` `[C, 1, Kh, Kw]` and `bias` `[C]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+/// Output `[N, C, Ho, Wo]` for `x` `[N, C, H, W]` and `weight` `[C, 1, Kh, Kw]`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
     let phases = Phases::new(g);
     let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
     output.par_chunks_mut(g.output_area()).enumerate().for_each(|(index, target)| {
@@ -20,10 +21,11 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
         scratch::with(phases.len() + phases.span, |buffer| {
             let (planes, rows) = buffer.split_at_mut(phases.len());
             phases.split(g, &x[index * g.input_area()..][..g.input_area()], planes);
-            rows.fill(bias.map_or(0.0, |bias| bias[channel]));
+            rows.fill(finish.bias.map_or(0.0, |bias| bias[channel]));
             let filter = &weight[channel * g.kernel_area()..][..g.kernel_area()];
             correlate(rows, planes, &phases.offsets, filter);
             phases.unpad(g, rows, target);
+            finish.rest(index * g.output_area(), target);
         });
     });
     output

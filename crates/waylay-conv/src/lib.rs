@@ -10,10 +10,13 @@
 mod autodiff;
 mod backend;
 mod depthwise;
+mod direct;
+mod finish;
 mod gemm;
 mod gemm_slice;
 mod general;
 mod im2col;
+mod kernel;
 mod memory;
 pub mod nearest;
 mod norm;
@@ -24,8 +27,10 @@ mod resample;
 mod scratch;
 mod simd;
 mod stock;
+mod strided;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod window;
 mod winograd;
 
@@ -50,6 +55,37 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     Tensor::from_dispatch(match bias {
         Some(bias) => Dispatch::fast_conv2d_with_bias(x, weight, bias.into_dispatch(), options),
         None => Dispatch::fast_conv2d(x, weight, options),
+    })
+}
+
+/// [`conv2d`], plus `add` of the output's shape, and with values below 0 set to 0 where `relu`: what follows a convolution
+/// in most networks, without a pass of its own. Differentiable in all four.
+///
+/// # Panics
+/// Where [`conv2d`] does, and if `add` does not have the output's shape.
+pub fn conv2d_then(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    add: Option<Tensor<4>>,
+    relu: bool,
+    options: ConvOptions,
+) -> Tensor<4> {
+    if add.is_none() && !relu {
+        return conv2d(x, weight, bias, options);
+    }
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype())));
+    if !(has_kernels(&x)
+        && has_kernels(&weight)
+        && has_kernels(&bias)
+        && add.as_ref().is_none_or(has_kernels))
+    {
+        return stock::conv2d_then(x, weight, bias, add, relu, options);
+    }
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(match add {
+        Some(add) => Dispatch::fast_conv2d_add(x, weight, bias, add.into_dispatch(), relu, options),
+        None => Dispatch::fast_conv2d_relu(x, weight, bias, options),
     })
 }
 

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use crate::simd::{reduce, squares, sum, vectorised};
+use crate::window::written_in_parts;
 
 /// Sizes of a batch of planes and the value added to each variance.
 #[derive(Clone, Copy, Debug)]
@@ -22,14 +23,13 @@ pub(crate) struct NormGradients {
 
 /// Output of the shape of `x` `[N, C, H, W]`.
 pub(crate) fn forward(planes: Planes, x: &[f32], gamma: &[f32], beta: &[f32]) -> Vec<f32> {
-    let mut output = vec![0.0; x.len()];
-    let pairs = output.par_chunks_mut(planes.area).zip(x.par_chunks(planes.area));
-    pairs.enumerate().for_each(|(index, (target, source))| {
-        let channel = index % planes.channels;
+    let plane = |index: usize, target: &mut [f32]| {
+        let (channel, source) = (index % planes.channels, &x[index * planes.area..][..planes.area]);
         let (mean, scale) = statistics(source, planes.epsilon);
         affine(target, source, mean, scale * gamma[channel], beta[channel]);
-    });
-    output
+    };
+    // SAFETY: `affine` writes a value for each of a plane's.
+    unsafe { written_in_parts(x.len(), planes.area, plane) }
 }
 
 /// Gradients for `x` from the gradient of the output.

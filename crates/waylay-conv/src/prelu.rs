@@ -4,15 +4,16 @@
 use rayon::prelude::*;
 
 use crate::simd::{reduce, vectorised};
+use crate::window::written_in_parts;
 
 /// Output of the shape of `x` `[N, C, H, W]`, whose planes have `area` pixels, for `alpha` `[C]` or `[1]`.
 pub(crate) fn forward(x: &[f32], alpha: &[f32], channels: usize, area: usize) -> Vec<f32> {
-    let mut output = vec![0.0; x.len()];
-    let pairs = output.par_chunks_mut(area).zip(x.par_chunks(area));
-    pairs.enumerate().for_each(|(index, (target, source))| {
+    let plane = |index: usize, target: &mut [f32]| {
+        let source = &x[index * area..][..area];
         rectify(target, source, source, slope(alpha, index % channels));
-    });
-    output
+    };
+    // SAFETY: `rectify` writes a value for each of a plane's.
+    unsafe { written_in_parts(x.len(), area, plane) }
 }
 
 /// Gradient of `x` from the gradient of the output.
@@ -23,12 +24,13 @@ pub(crate) fn input_gradient(
     channels: usize,
     area: usize,
 ) -> Vec<f32> {
-    let mut output = vec![0.0; x.len()];
-    let sources = x.par_chunks(area).zip(gradient.par_chunks(area));
-    output.par_chunks_mut(area).zip(sources).enumerate().for_each(|(index, (target, (source, gradient)))| {
+    assert_eq!(x.len(), gradient.len());
+    let plane = |index: usize, target: &mut [f32]| {
+        let (source, gradient) = (&x[index * area..][..area], &gradient[index * area..][..area]);
         rectify(target, source, gradient, slope(alpha, index % channels));
-    });
-    output
+    };
+    // SAFETY: `rectify` writes a value for each of a plane's.
+    unsafe { written_in_parts(x.len(), area, plane) }
 }
 
 /// Gradient of the `slopes` values of `alpha`, one per channel or one in all.
@@ -51,6 +53,20 @@ pub(crate) fn slope_gradient(
     sums.into_iter().map(|sum| sum as f32).collect()
 }
 
+/// Values that one task masks.
+const BLOCK: usize = 1 << 14;
+
+/// `gradient` where `output`, which a plain rectifier gave, is above 0.
+pub(crate) fn mask(output: &[f32], gradient: &[f32]) -> Vec<f32> {
+    assert_eq!(output.len(), gradient.len());
+    let part = |index: usize, target: &mut [f32]| {
+        let len = target.len();
+        pass(target, &output[index * BLOCK..][..len], &gradient[index * BLOCK..][..len]);
+    };
+    // SAFETY: `pass` writes a value for each of a part's.
+    unsafe { written_in_parts(gradient.len(), BLOCK, part) }
+}
+
 fn slope(alpha: &[f32], channel: usize) -> f32 {
     alpha[channel % alpha.len()]
 }
@@ -60,6 +76,15 @@ vectorised! {
     fn rectify(target: &mut [f32], signs: &[f32], values: &[f32], slope: f32) {
         for ((target, &sign), &value) in target.iter_mut().zip(signs).zip(values) {
             *target = if sign > 0.0 { value } else { value * slope };
+        }
+    }
+}
+
+vectorised! {
+    /// Passes `values` where `signs` are above 0, and nothing elsewhere.
+    fn pass(target: &mut [f32], signs: &[f32], values: &[f32]) {
+        for ((target, &sign), &value) in target.iter_mut().zip(signs).zip(values) {
+            *target = if sign > 0.0 { value } else { 0.0 };
         }
     }
 }

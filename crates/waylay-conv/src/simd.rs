@@ -35,16 +35,34 @@ pub(crate) use vectorised;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && has_avx2()
+    level() >= 2
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    level() >= 1
+}
+
+/// 2 with AVX-512, 1 with AVX2 and FMA, 0 without; found out once.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn level() -> u8 {
+    static LEVEL: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
+    #[cold]
+    fn detect() -> u8 {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq");
+        let found = u8::from(avx2) + u8::from(avx2 && avx512);
+        LEVEL.store(found, std::sync::atomic::Ordering::Relaxed);
+        found
+    }
+    match LEVEL.load(std::sync::atomic::Ordering::Relaxed) {
+        u8::MAX => detect(),
+        known => known,
+    }
 }
 
 /// Values summed side by side before they are added up.
@@ -83,6 +101,32 @@ pub(crate) fn reduce(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f6
         total += f64::from(lanes.iter().sum::<f32>() + rest);
     }
     total
+}
+
+/// Copies `source` to `target`, of the same length: for loops that are compiled for several instruction sets, where a call
+/// would cost more than the copy.
+#[inline(always)]
+pub(crate) fn copy(target: &mut [f32], source: &[f32]) {
+    #[inline(always)]
+    fn part<const N: usize>(target: &mut [f32], source: &[f32], start: usize) {
+        target[start..start + N].copy_from_slice(&source[start..start + N]);
+    }
+    #[inline(always)]
+    fn whole<const N: usize>(target: &mut [f32], source: &[f32], len: usize) {
+        for start in (0..len / N).map(|i| i * N) {
+            part::<N>(target, source, start);
+        }
+        // The last ones once more, with their neighbours before them.
+        part::<N>(target, source, len - N);
+    }
+    let len = target.len();
+    let source = &source[..len];
+    match len {
+        16.. => whole::<16>(target, source, len),
+        8..16 => whole::<8>(target, source, len),
+        4..8 => whole::<4>(target, source, len),
+        _ => target.iter_mut().zip(source).for_each(|(target, source)| *target = *source),
+    }
 }
 
 vectorised! {

@@ -17,6 +17,22 @@ pub(crate) fn conv2d(
     burn::tensor::module::conv2d(x, weight, bias, options)
 }
 
+pub(crate) fn conv2d_then(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    add: Option<Tensor<4>>,
+    relu: bool,
+    options: ConvOptions,
+) -> Tensor<4> {
+    let sums = conv2d(x, weight, Some(bias), options);
+    let sums = match add {
+        Some(add) => sums + add,
+        None => sums,
+    };
+    if relu { burn::tensor::activation::relu(sums) } else { sums }
+}
+
 pub(crate) fn conv_transpose2d(
     x: Tensor<4>,
     weight: Tensor<4>,

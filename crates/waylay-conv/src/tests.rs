@@ -3,16 +3,17 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
+use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    conv_transpose2d, conv2d, depthwise, general, instance_norm, leaky_relu, max_pool2d, pixel_shuffle,
-    pixel_unshuffle, prelu, stock, upsample_nearest,
+    conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, leaky_relu, max_pool2d,
+    pixel_shuffle, pixel_unshuffle, prelu, stock, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
 type Case = (usize, usize, [usize; 2], [usize; 2], [usize; 2], [usize; 2], [usize; 4], [usize; 2]);
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 32] = [
     (2, 1, [3, 5], [7, 9], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
     (1, 1, [1, 1], [1, 1], [1, 1], [1, 1], [0, 0, 0, 0], [1, 1]),
     (3, 1, [16, 33], [13, 11], [1, 1], [1, 1], [0, 0, 0, 0], [1, 1]),
@@ -35,6 +36,11 @@ const CASES: [Case; 28] = [
     (2, 3, [1, 1], [7, 7], [7, 7], [1, 1], [0, 0, 0, 0], [1, 1]),
     (2, 3, [1, 1], [8, 9], [1, 2], [3, 3], [0, 0, 0, 0], [1, 1]),
     (2, 3, [1, 2], [10, 9], [3, 3], [2, 1], [1, 0, 1, 1], [1, 1]),
+    // Few channels out or in, and many taps.
+    (2, 1, [9, 3], [12, 11], [7, 7], [1, 1], [3, 3, 3, 3], [1, 1]),
+    (2, 1, [3, 20], [13, 12], [4, 4], [2, 2], [1, 1, 1, 1], [1, 1]),
+    (2, 1, [20, 70], [13, 12], [4, 4], [2, 2], [1, 1, 1, 1], [1, 1]),
+    (3, 2, [10, 9], [17, 8], [5, 3], [3, 2], [2, 1, 0, 3], [1, 1]),
     // By Winograd's transform, all or in part.
     (2, 1, [32, 40], [13, 18], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
     (8, 1, [33, 64], [7, 7], [3, 3], [1, 1], [1, 1, 1, 1], [1, 1]),
@@ -114,13 +120,13 @@ fn errors(g: &Geometry, seed: u64) -> [f64; 3] {
     });
     let ours = if g.is_depthwise() {
         [
-            depthwise::forward(g, &x, &weight, Some(&bias)),
+            depthwise::forward(g, &x, &weight, &Finish { bias: Some(&bias), ..Finish::default() }),
             depthwise::input_gradient(g, &weight, &gradient),
             depthwise::weight_gradient(g, &x, &gradient),
         ]
     } else {
         [
-            general::forward(g, &x, &weight, Some(&bias)),
+            general::forward(g, &x, &weight, &Finish { bias: Some(&bias), ..Finish::default() }),
             general::input_gradient(g, &weight, &gradient),
             general::weight_gradient(g, &x, &gradient),
         ]
@@ -225,6 +231,37 @@ fn conv2d_and_its_gradients_equal_burns() {
             })
         };
         assert_same(call(conv2d), call(stock::conv2d), &format!("{case:?}"));
+    }
+}
+
+#[test]
+fn what_follows_a_convolution_and_its_gradients_equal_burns() {
+    for case in CASES {
+        let g = geometry(case).expect("an output");
+        let x = tensor([g.images, g.in_channels, g.input[0], g.input[1]], 1);
+        let weight = tensor([g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]], 2);
+        let (bias, add) =
+            (tensor([g.out_channels], 3), tensor([g.images, g.out_channels, g.output[0], g.output[1]], 4));
+        for (add, relu) in
+            [(false, true), (true, false), (true, true)].map(|(a, r)| (a.then(|| add.clone()), r))
+        {
+            let call = |ours: bool| {
+                let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+                let output = if ours {
+                    conv2d_then(x.clone(), weight.clone(), Some(bias.clone()), add.clone(), relu, g.options)
+                } else {
+                    stock::conv2d_then(x.clone(), weight.clone(), bias.clone(), add.clone(), relu, g.options)
+                };
+                let grads = (output.clone() * tensor(output.dims(), 99).detach()).sum().backward();
+                let gradients =
+                    [x.grad(&grads), weight.grad(&grads), add.as_ref().and_then(|a| a.grad(&grads))];
+                let mut all = vec![output.into_data()];
+                all.extend(gradients.into_iter().flatten().map(Tensor::into_data));
+                all.extend(bias.grad(&grads).map(Tensor::into_data));
+                all
+            };
+            assert_same(call(true), call(false), &format!("{case:?}, added {}, relu {relu}", add.is_some()));
+        }
     }
 }
 

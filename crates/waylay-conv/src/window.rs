@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use rayon::prelude::*;
+
 /// A buffer that tasks write to at places that never overlap.
 pub(crate) struct Shared<'a> {
     start: *mut f32,
@@ -28,6 +30,38 @@ impl<'a> Shared<'a> {
         let start = unsafe { self.start.add(start) };
         Window { start, rows, columns, stride, buffer: PhantomData }
     }
+}
+
+/// `len` values, each of which `fill` writes; nothing is cleared beforehand.
+///
+/// # Safety
+/// `fill` must write all of them, and read none that it has not written.
+pub(crate) unsafe fn written(len: usize, fill: impl FnOnce(&Shared<'_>)) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    fill(&Shared { start: values.as_mut_ptr(), len, buffer: PhantomData });
+    // SAFETY: there is room for `len` values, and the caller promises that all are written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// [`written`], a part of `chunk` values at a time, the parts divided among the threads.
+///
+/// # Safety
+/// `fill` must write all of the part that it gets, and read none that it has not written.
+pub(crate) unsafe fn written_in_parts(
+    len: usize,
+    chunk: usize,
+    fill: impl Fn(usize, &mut [f32]) + Sync + Send,
+) -> Vec<f32> {
+    let parts = |shared: &Shared<'_>| {
+        (0..len.div_ceil(chunk)).into_par_iter().for_each(|index| {
+            let (start, len) = (index * chunk, chunk.min(len - index * chunk));
+            // SAFETY: parts do not overlap.
+            fill(index, unsafe { shared.window(start, 1, len, len) }.row(0));
+        });
+    };
+    // SAFETY: the parts are all there is, and the caller promises that each is written.
+    unsafe { written(len, parts) }
 }
 
 /// A matrix inside a buffer, exclusively borrowed: its rows are contiguous and a fixed distance apart.

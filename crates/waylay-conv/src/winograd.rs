@@ -7,17 +7,21 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
+use crate::kernel::{Kernel, interleave};
 use crate::options::Geometry;
 use crate::scratch;
-use crate::simd::vectorised;
-use crate::window::{Shared, Window};
+use crate::simd::{self, vectorised};
+use crate::window::{Shared, Window, written};
 
 /// Pixels of a tile's output across and down, and of its input.
 const OUT: usize = 4;
 const IN: usize = 6;
 /// Products per tile, channel and filter.
 const POINTS: usize = IN * IN;
+/// Weights per channel and filter.
+const TAPS: usize = 9;
 /// The points other than 0 and ∞: ±A and ±B.
 const A: f32 = 0.625;
 const B: f32 = 1.5;
@@ -26,14 +30,20 @@ const SUM: f32 = A * A + B * B;
 const PRODUCT: f32 = A * A * B * B;
 const NEAR: f32 = 2.0 * A * A * (A * A - B * B);
 const FAR: f32 = 2.0 * B * B * (B * B - A * A);
+/// Channels whose filters are transformed at once.
+const CHANNELS: usize = 32;
 /// Fewest channels in and out for which the transforms pay.
 const LEAST_CHANNELS: usize = 32;
-/// Values that a task's transformed input and output may hold together.
-const BLOCK: usize = 1 << 20;
-/// Fewest tiles of a task, unless there are no more.
-const LEAST_TILES: usize = 64;
 /// Fewest tiles in all for which transforming the filters pays.
 const LEAST_IN_ALL: usize = 32;
+/// Fewest tiles in all for which transforming the weight's gradient back pays.
+const LEAST_FOR_WEIGHTS: usize = 64;
+/// Fewest panels per thread for which a thread takes whole panels.
+const LEAST_PANELS: usize = 4;
+/// Values that a block of the weight gradient's transformed input and output may hold together, per thread.
+const BLOCK: usize = 1 << 20;
+/// Tiles that the weight gradient transforms at once.
+const STRIP: usize = 64;
 
 /// Whether this module computes the convolution, and is likely to be faster than columns.
 pub(crate) fn fits(g: &Geometry) -> bool {
@@ -50,96 +60,283 @@ pub(crate) fn fits(g: &Geometry) -> bool {
         && g.images * g.output[0].div_ceil(OUT) * g.output[1].div_ceil(OUT) >= LEAST_IN_ALL
 }
 
-/// Tiles of a convolution: rows of tiles over all images, one after the other.
+/// Whether this module is likely to be the fastest way to the weight's gradient.
+pub(crate) fn fits_weight(g: &Geometry) -> bool {
+    fits(g) && Tiling::new(g).count(g) >= LEAST_FOR_WEIGHTS
+}
+
+/// Tiles of a convolution, row by row over all images, one after the other.
 #[derive(Clone, Copy)]
 struct Tiling {
     down: usize,
     across: usize,
 }
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, `weight` `[Co, Ci, 3, 3]` and `bias` `[Co]`, where [`fits`].
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    scratch::with(POINTS * g.out_channels * g.in_channels, |filters| {
-        transform_filters(g, weight, filters);
-        with_filters(g, x, filters, bias)
-    })
+/// Neighbouring tiles in one row of tiles.
+struct Run {
+    /// Place among the tiles asked for.
+    lane: usize,
+    image: usize,
+    down: usize,
+    across: usize,
+    len: usize,
 }
 
-/// [`forward`] with the transformed `filters`.
-fn with_filters(g: &Geometry, x: &[f32], filters: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let tiling = Tiling { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) };
-    let rows = g.images * tiling.down;
-    let threads = rayon::current_num_threads();
-    let tiles = (BLOCK / (POINTS * (g.in_channels + g.out_channels))).max(LEAST_TILES);
-    let mut per_task = (tiles / tiling.across).clamp(1, rows);
-    // Each thread as many tasks as any other, as far as there are enough.
-    let tasks = rows.div_ceil(per_task);
-    if tasks >= threads {
-        per_task = rows.div_ceil(tasks.next_multiple_of(threads));
-    } else if rows * tiling.across >= threads * LEAST_TILES {
-        per_task = rows.div_ceil(threads);
+impl Tiling {
+    fn new(g: &Geometry) -> Self {
+        Self { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) }
     }
-    let blocks: Vec<Range<usize>> =
-        (0..rows.div_ceil(per_task)).map(|b| b * per_task..rows.min((b + 1) * per_task)).collect();
-    // With fewer blocks than threads, threads share a block's filters and each transforms the input anew.
-    let parts = threads.div_ceil(blocks.len());
-    let share = g.out_channels.div_ceil(parts).next_multiple_of(16).min(g.out_channels);
-    let tasks: Vec<(Range<usize>, Range<usize>)> = blocks
-        .iter()
-        .flat_map(|block| {
-            (0..g.out_channels.div_ceil(share))
-                .map(|part| (block.clone(), part * share..g.out_channels.min((part + 1) * share)))
+
+    fn count(self, g: &Geometry) -> usize {
+        g.images * self.down * self.across
+    }
+
+    /// The runs that `tiles` are made of.
+    fn runs(self, tiles: Range<usize>) -> impl Iterator<Item = Run> {
+        let mut next = tiles.start;
+        std::iter::from_fn(move || {
+            let (row, across) = (next / self.across, next % self.across);
+            let len = (self.across - across).min(tiles.end - next);
+            let lane = next - tiles.start;
+            next += len;
+            (len > 0).then_some(Run { lane, image: row / self.down, down: row % self.down, across, len })
+        })
+    }
+}
+
+/// Tiles that meet the filters together.
+struct Panel {
+    tiles: Range<usize>,
+    /// Tiles, up to whole vectors.
+    width: usize,
+    /// Where its transformed input begins, where that of all panels is kept.
+    start: usize,
+}
+
+/// A convolution under way.
+struct Work<'a> {
+    g: &'a Geometry,
+    tiling: Tiling,
+    kernel: Kernel,
+    weight: &'a [f32],
+    finish: &'a Finish<'a>,
+    output: &'a Shared<'a>,
+}
+
+/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `weight` `[Co, Ci, 3, 3]`, where [`fits`].
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+    let (kernel, tiling) = (Kernel::new(), Tiling::new(g));
+    let mut total = 0;
+    let panels: Vec<Panel> = (0..tiling.count(g))
+        .step_by(kernel.columns())
+        .map(|first| {
+            let tiles = first..tiling.count(g).min(first + kernel.columns());
+            let (width, start) = (kernel.width(tiles.len()), total);
+            total += POINTS * g.in_channels * width;
+            Panel { tiles, width, start }
         })
         .collect();
-    let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
-    let shared = Shared::new(&mut output);
-    tasks.into_par_iter().for_each(|(rows, outs)| {
-        let tiles = rows.len() * tiling.across;
-        scratch::with(POINTS * g.in_channels * tiles, |input| {
-            for channel in 0..g.in_channels {
-                let input = &mut input[channel * tiles..];
-                transform_input(g, tiling, x, rows.clone(), channel, input, g.in_channels * tiles);
-            }
-            scratch::with(POINTS * outs.len() * tiles, |products| {
-                for point in 0..POINTS {
-                    let filters = &filters[(point * g.out_channels + outs.start) * g.in_channels..];
-                    let filters = Matrix::new(filters, outs.len(), g.in_channels, g.in_channels);
-                    let input = &input[point * g.in_channels * tiles..][..g.in_channels * tiles];
-                    let input = Matrix::new(input, g.in_channels, tiles, tiles);
-                    let target = &mut products[point * outs.len() * tiles..][..outs.len() * tiles];
-                    multiply(&mut Window::of(target, tiles), false, filters, input);
-                }
-                transform_output(g, tiling, products, rows, outs, bias, &shared);
+    let fill = |output: &Shared<'_>| {
+        let work = Work { g, tiling, kernel, weight, finish, output };
+        if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
+            work.panel_by_panel(x, &panels);
+        } else {
+            work.filter_by_filter(x, &panels, total);
+        }
+    };
+    // SAFETY: tiles cover every output of a channel, and every channel is in a block.
+    unsafe { written(g.images * g.out_channels * g.output_area(), fill) }
+}
+
+impl Work<'_> {
+    /// Every thread takes whole panels, and meets all filters, which are transformed beforehand.
+    fn panel_by_panel(&self, x: &[f32], panels: &[Panel]) {
+        let (g, len) = (self.g, self.block_len());
+        scratch::with(self.blocks() * len, |filters| {
+            filters.par_chunks_mut(len).enumerate().for_each(|(block, filters)| {
+                self.transform_filters(block, filters);
+            });
+            let filters = &*filters;
+            panels.par_iter().for_each(|panel| {
+                scratch::with(POINTS * g.in_channels * panel.width, |input| {
+                    let shared = Shared::new(input);
+                    for channel in 0..g.in_channels {
+                        self.transform_input(x, panel, channel, &shared, 0);
+                    }
+                    for (block, filters) in filters.chunks_exact(len).enumerate() {
+                        self.fill(block, filters, input, panel);
+                    }
+                });
             });
         });
-    });
-    output
+    }
+
+    /// Every thread takes some filters, which it transforms itself, and meets all panels, whose input is transformed
+    /// beforehand.
+    fn filter_by_filter(&self, x: &[f32], panels: &[Panel], total: usize) {
+        let g = self.g;
+        scratch::with(total, |inputs| {
+            let shared = Shared::new(inputs);
+            (0..g.in_channels).into_par_iter().for_each(|channel| {
+                panels.iter().for_each(|panel| self.transform_input(x, panel, channel, &shared, panel.start));
+            });
+            let inputs = &*inputs;
+            (0..self.blocks()).into_par_iter().for_each(|block| {
+                scratch::with(self.block_len(), |filters| {
+                    self.transform_filters(block, filters);
+                    for panel in panels {
+                        let input = &inputs[panel.start..][..POINTS * g.in_channels * panel.width];
+                        self.fill(block, filters, input, panel);
+                    }
+                });
+            });
+        });
+    }
+
+    /// Blocks of filters.
+    fn blocks(&self) -> usize {
+        self.g.out_channels.div_ceil(self.kernel.filters())
+    }
+
+    /// Values of a block of transformed filters.
+    fn block_len(&self) -> usize {
+        POINTS * self.g.in_channels * self.kernel.filters()
+    }
+
+    /// Writes V = Bᵀ d B of one channel in a panel: a row for each of 36 points, which a whole panel's channels lie apart.
+    fn transform_input(&self, x: &[f32], panel: &Panel, channel: usize, input: &Shared<'_>, start: usize) {
+        let (start, pitch) = (start + channel * panel.width, self.g.in_channels * panel.width);
+        // SAFETY: every channel of every panel has rows of its own.
+        unsafe {
+            transform_input(
+                self.g,
+                self.tiling,
+                x,
+                channel,
+                panel.tiles.clone(),
+                Rows { shared: input, start, pitch, width: panel.width },
+            );
+        }
+    }
+
+    /// U = G g Gᵀ of a block of filters: for each of 36 points, a row for each channel, a column for each filter.
+    fn transform_filters(&self, block: usize, filters: &mut [f32]) {
+        let (ins, count) = (self.g.in_channels, self.kernel.filters());
+        let first = block * count;
+        let rows = count.min(self.g.out_channels - first);
+        let weight = &self.weight[first * ins * TAPS..][..rows * ins * TAPS];
+        // Some channels at a time: a row per tap and channel, the same with all channels of a tap together, halfway.
+        let most = CHANNELS.min(ins) * count;
+        scratch::with((2 * TAPS + 3 * IN) * most + ins * TAPS * count, |space| {
+            let (rows, space) = space.split_at_mut(ins * TAPS * count);
+            interleave(weight, ins * TAPS, count, rows);
+            for (step, rows) in rows.chunks(CHANNELS * TAPS * count).enumerate() {
+                let len = rows.len() / TAPS;
+                let (taps, half) = space.split_at_mut(TAPS * len);
+                gather_taps(rows, count, taps);
+                for column in 0..3 {
+                    let d = [0, 3, 6].map(|row| &taps[(row + column) * len..][..len]);
+                    filter_points(d, &mut half[column * len..], 3 * len);
+                }
+                for (row, half) in half.chunks_exact(3 * len).take(IN).enumerate() {
+                    let d = [0, 1, 2].map(|column| &half[column * len..][..len]);
+                    let start = row * IN * ins * count + step * CHANNELS * count;
+                    filter_points(d, &mut filters[start..], ins * count);
+                }
+            }
+        });
+    }
+
+    /// Writes the outputs of a block of filters in a panel.
+    fn fill(&self, block: usize, filters: &[f32], input: &[f32], panel: &Panel) {
+        let (g, kernel, width) = (self.g, self.kernel, panel.width);
+        let (count, first) = (kernel.filters(), block * kernel.filters());
+        scratch::with(POINTS * count * width, |products| {
+            let filters = filters.chunks_exact(g.in_channels * count);
+            let inputs = input.chunks_exact(g.in_channels * width);
+            for ((filters, input), product) in
+                filters.zip(inputs).zip(products.chunks_exact_mut(count * width))
+            {
+                kernel.multiply(filters, input, width, width, product);
+            }
+            for row in 0..count.min(g.out_channels - first) {
+                self.transform_output(first + row, &products[row * width..], count * width, panel);
+            }
+        });
+    }
+
+    /// Writes Y = Aᵀ M A of one filter in a panel; the 36 rows of `products` are `pitch` apart.
+    fn transform_output(&self, out: usize, products: &[f32], pitch: usize, panel: &Panel) {
+        let (g, width) = (self.g, panel.width);
+        let [height, across] = g.output;
+        scratch::with((OUT * IN + OUT * OUT + OUT * OUT) * width, |space| {
+            let (half, rest) = space.split_at_mut(OUT * IN * width);
+            let (whole, pixels) = rest.split_at_mut(OUT * OUT * width);
+            for column in 0..IN {
+                let m = |row: usize| &products[(row * IN + column) * pitch..][..width];
+                let m = [m(0), m(1), m(2), m(3), m(4), m(5)];
+                output_points(m, half, [0, 1, 2, 3].map(|line| (line * IN + column) * width));
+            }
+            for line in 0..OUT {
+                let m = |column: usize| &half[(line * IN + column) * width..][..width];
+                let m = [m(0), m(1), m(2), m(3), m(4), m(5)];
+                output_points(m, whole, [0, 1, 2, 3].map(|k| (line * OUT + k) * width));
+            }
+            for (whole, pixels) in whole.chunks_exact(OUT * width).zip(pixels.chunks_exact_mut(OUT * width)) {
+                weave(whole, pixels);
+            }
+            for run in self.tiling.runs(panel.tiles.clone()) {
+                let (y, x) = (run.down * OUT, run.across * OUT);
+                let len = (OUT * run.len).min(across - x);
+                for line in 0..OUT.min(height - y) {
+                    let start = ((run.image * g.out_channels + out) * height + y + line) * across + x;
+                    let pixels = &pixels[(line * width + run.lane) * OUT..][..len];
+                    // SAFETY: no two threads take the same filter in the same panel.
+                    unsafe { self.finish.store(self.output, out, start, pixels) };
+                }
+            }
+        });
+    }
 }
 
 /// Gradient of `weight` from `x` and the gradient of the output, where [`fits`]: Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, the
 /// sum over all tiles.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (outs, ins) = (g.out_channels, g.in_channels);
-    let tiling = Tiling { down: g.output[0].div_ceil(OUT), across: g.output[1].div_ceil(OUT) };
-    let rows = g.images * tiling.down;
-    let most = (rayon::current_num_threads() * BLOCK / (POINTS * (ins + outs))).max(4 * LEAST_TILES);
-    let per_block = rows.div_ceil(rows.div_ceil((most / tiling.across).max(1)));
+    let tiling = Tiling::new(g);
+    let total = tiling.count(g);
+    let most = (rayon::current_num_threads() * BLOCK / (POINTS * (ins + outs))).max(4 * STRIP);
+    let per_block = total.div_ceil(total.div_ceil(most));
     let mut products = vec![0.0; POINTS * outs * ins];
-    for start in (0..rows).step_by(per_block) {
-        let block = start..rows.min(start + per_block);
-        let tiles = block.len() * tiling.across;
+    for first in (0..total).step_by(per_block) {
+        let tiles = per_block.min(total - first);
+        let strips = || (0..tiles).step_by(STRIP).map(move |start| start..tiles.min(start + STRIP));
         scratch::with(POINTS * (ins + outs) * tiles, |space| {
-            let (input, output) = space.split_at_mut(POINTS * ins * tiles);
-            input.par_chunks_mut(POINTS * tiles).enumerate().for_each(|(channel, input)| {
-                transform_input(g, tiling, x, block.clone(), channel, input, tiles);
+            let shared = Shared::new(space);
+            let rows = |channel: usize, strip: &Range<usize>| Rows {
+                shared: &shared,
+                start: channel * POINTS * tiles + strip.start,
+                pitch: tiles,
+                width: strip.len(),
+            };
+            (0..ins + outs).into_par_iter().for_each(|channel| {
+                for strip in strips() {
+                    let (rows, strip) = (rows(channel, &strip), first + strip.start..first + strip.end);
+                    // SAFETY: every channel has rows of its own, and strips do not overlap.
+                    unsafe {
+                        if channel < ins {
+                            transform_input(g, tiling, x, channel, strip, rows);
+                        } else {
+                            transform_gradient(g, tiling, gradient, channel - ins, strip, rows);
+                        }
+                    }
+                }
             });
-            output.par_chunks_mut(POINTS * tiles).enumerate().for_each(|(channel, output)| {
-                transform_gradient(g, tiling, gradient, block.clone(), channel, output);
-            });
+            let (input, output) = space.split_at(POINTS * ins * tiles);
             products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
                 let output = Matrix::new(&output[point * tiles..], outs, tiles, POINTS * tiles);
                 let input = Matrix::new(&input[point * tiles..], ins, tiles, POINTS * tiles);
-                multiply(&mut Window::of(product, ins), start > 0, output, input.transposed());
+                multiply(&mut Window::of(product, ins), first > 0, output, input.transposed());
             });
         });
     }
@@ -164,184 +361,127 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
     weight
 }
 
-/// Writes U = G g Gᵀ of every filter and channel: `[36, Co, Ci]`.
-fn transform_filters(g: &Geometry, weight: &[f32], filters: &mut [f32]) {
-    let (outs, ins) = (g.out_channels, g.in_channels);
-    let shared = Shared::new(filters);
-    (0..outs).into_par_iter().for_each(|out| {
-        scratch::with((9 + 18 + POINTS) * ins, |space| {
-            let (taps, rest) = space.split_at_mut(9 * ins);
-            let (half, whole) = rest.split_at_mut(18 * ins);
-            let filter = &weight[out * ins * 9..][..ins * 9];
-            for (channel, kernel) in filter.as_chunks::<9>().0.iter().enumerate() {
-                kernel.iter().enumerate().for_each(|(tap, value)| taps[tap * ins + channel] = *value);
-            }
-            // Down, then across.
-            for column in 0..3 {
-                let d = [0, 1, 2].map(|row| &taps[(row * 3 + column) * ins..][..ins]);
-                filter_points(d, &mut half[column * IN * ins..][..IN * ins]);
-            }
-            for point in 0..IN {
-                let d = [0, 1, 2].map(|column| &half[(column * IN + point) * ins..][..ins]);
-                filter_points(d, &mut whole[point * IN * ins..][..IN * ins]);
-            }
-            for (point, values) in whole.chunks_exact(ins).enumerate() {
-                // SAFETY: every filter writes rows of its own.
-                let mut row = unsafe { shared.window((point * outs + out) * ins, 1, ins, ins) };
-                row.row(0).copy_from_slice(values);
-            }
-        });
-    });
+/// Where the 36 rows of one channel's transformed tiles go.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    shared: &'a Shared<'a>,
+    start: usize,
+    pitch: usize,
+    width: usize,
 }
 
-/// V = Bᵀ d B of the tiles in `rows`, one channel: 36 times `tiles` values, `pitch` apart.
-fn transform_input(
+impl Rows<'_> {
+    /// Calls `work` with the places of the six points that are level with each other in row `row`.
+    ///
+    /// # Safety
+    /// No other thread may use these rows at the same time.
+    unsafe fn of(self, row: usize, work: impl FnOnce([&mut [f32]; IN])) {
+        let window = |column: usize| {
+            let start = self.start + (row * IN + column) * self.pitch;
+            // SAFETY: the six rows differ, and nobody else uses them.
+            unsafe { self.shared.window(start, 1, self.width, self.width) }
+        };
+        let mut w = [window(0), window(1), window(2), window(3), window(4), window(5)];
+        let [a, b, c, d, e, f] = &mut w;
+        work([a.row(0), b.row(0), c.row(0), d.row(0), e.row(0), f.row(0)]);
+    }
+}
+
+/// Writes V = Bᵀ d B of one channel of some tiles; zeros after the last tile.
+///
+/// # Safety
+/// No other thread may use `rows` at the same time.
+unsafe fn transform_input(
     g: &Geometry,
     tiling: Tiling,
     x: &[f32],
-    rows: Range<usize>,
     channel: usize,
-    input: &mut [f32],
-    pitch: usize,
+    tiles: Range<usize>,
+    rows: Rows<'_>,
 ) {
-    let tiles = rows.len() * tiling.across;
-    let len = OUT * tiling.across + 2;
-    let [top, left, ..] = g.options.padding;
-    scratch::with(IN * len + IN * len * rows.len() + IN * tiles, |space| {
-        let (lines, rest) = space.split_at_mut(IN * len);
-        let (half, taps) = rest.split_at_mut(IN * len * rows.len());
-        for (place, row) in rows.clone().enumerate() {
-            let (image, down) = (row / tiling.down, row % tiling.down);
-            let plane = &x[(image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
-            for (i, line) in lines.chunks_exact_mut(len).enumerate() {
-                copy_line(plane, g.input, (down * OUT + i).checked_sub(top), left, line);
-            }
-            let lines = [0, 1, 2, 3, 4, 5].map(|i| &lines[i * len..][..len]);
-            input_points(lines, &mut half[place * IN * len..][..IN * len], len);
+    let ([top, left, ..], width) = (g.options.padding, rows.width);
+    let runs = tiling.runs(tiles.clone()).count();
+    // Six lines of each tile's first four pixels, and of the two after each run; their vertical transforms; and those dealt by
+    // their place in the tile.
+    let (lines, ends) = (IN * OUT * width, IN * 2 * runs);
+    scratch::with(2 * (lines + ends) + (OUT + 2) * IN * width, |space| {
+        let (line, rest) = space.split_at_mut(lines);
+        let (end, rest) = rest.split_at_mut(ends);
+        let (half, rest) = rest.split_at_mut(lines);
+        let (half_end, dealt) = rest.split_at_mut(ends);
+        if tiles.len() < width {
+            line.chunks_exact_mut(OUT * width).for_each(|line| line[OUT * tiles.len()..].fill(0.0));
         }
-        for point in 0..IN {
-            for place in 0..rows.len() {
-                let line = &half[(place * IN + point) * len..][..len];
-                deal(line, taps, place * tiling.across, tiles, tiling.across);
-            }
-            let d = [0, 1, 2, 3, 4, 5].map(|i| &taps[i * tiles..][..tiles]);
-            input_points(d, &mut input[point * IN * pitch..], pitch);
+        for (place, run) in tiling.runs(tiles.clone()).enumerate() {
+            let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+            let (y, x) = ((run.down * OUT).wrapping_sub(top), (run.across * OUT) as isize - left as isize);
+            let line = &mut line[OUT * run.lane..];
+            copy_lines(plane, g.input, [y, x as usize], OUT * run.len, OUT * width, line);
+            let x = x + (OUT * run.len) as isize;
+            copy_lines(plane, g.input, [y, x as usize], 2, 2 * runs, &mut end[2 * place..]);
         }
-    });
-}
-
-/// P = A dY Aᵀ of the tiles in `rows`, one channel of the gradient: 36 times `tiles` values, one after the other.
-fn transform_gradient(
-    g: &Geometry,
-    tiling: Tiling,
-    gradient: &[f32],
-    rows: Range<usize>,
-    channel: usize,
-    output: &mut [f32],
-) {
-    let tiles = rows.len() * tiling.across;
-    let len = OUT * tiling.across;
-    scratch::with(OUT * len + IN * len * rows.len() + OUT * tiles, |space| {
-        let (lines, rest) = space.split_at_mut(OUT * len);
-        let (half, taps) = rest.split_at_mut(IN * len * rows.len());
-        for (place, row) in rows.clone().enumerate() {
-            let (image, down) = (row / tiling.down, row % tiling.down);
-            let plane = &gradient[(image * g.out_channels + channel) * g.output_area()..][..g.output_area()];
-            for (i, line) in lines.chunks_exact_mut(len).enumerate() {
-                copy_line(plane, g.output, Some(down * OUT + i), 0, line);
-            }
-            let lines = [0, 1, 2, 3].map(|i| &lines[i * len..][..len]);
-            gradient_points(lines, &mut half[place * IN * len..][..IN * len]);
-        }
-        for point in 0..IN {
-            for place in 0..rows.len() {
-                let line = &half[(place * IN + point) * len..][..len];
-                deal(line, taps, place * tiling.across, tiles, tiling.across);
-            }
-            let y = [0, 1, 2, 3].map(|i| &taps[i * tiles..][..tiles]);
-            gradient_points(y, &mut output[point * IN * tiles..][..IN * tiles]);
-        }
-    });
-}
-
-/// Row `y` of a plane behind `left` zeros, with zeros after it; nothing but zeros where there is no such row.
-fn copy_line(plane: &[f32], [height, width]: [usize; 2], y: Option<usize>, left: usize, line: &mut [f32]) {
-    let inner = left.min(line.len())..(left + width).min(line.len());
-    match y {
-        Some(y) if y < height => {
-            line[..inner.start].fill(0.0);
-            line[inner.end..].fill(0.0);
-            let source = &plane[y * width..][..inner.len()];
-            line[inner].copy_from_slice(source);
-        }
-        _ => line.fill(0.0),
-    }
-}
-
-/// Writes Y = Aᵀ M A plus bias of the tiles in `rows` for the filters `outs`.
-fn transform_output(
-    g: &Geometry,
-    tiling: Tiling,
-    products: &[f32],
-    rows: Range<usize>,
-    outs: Range<usize>,
-    bias: Option<&[f32]>,
-    shared: &Shared<'_>,
-) {
-    let tiles = rows.len() * tiling.across;
-    let [height, width] = g.output;
-    scratch::with((OUT * IN + OUT * OUT) * tiles, |space| {
-        let (half, whole) = space.split_at_mut(OUT * IN * tiles);
-        for out in outs.clone() {
-            let product =
-                |point: usize| &products[(point * outs.len() + out - outs.start) * tiles..][..tiles];
-            for column in 0..IN {
-                let m = [0, 1, 2, 3, 4, 5].map(|i| product(i * IN + column));
-                output_points(m, 0.0, &mut half[column * OUT * tiles..][..OUT * tiles]);
-            }
-            let shift = bias.map_or(0.0, |bias| bias[out]);
-            for line in 0..OUT {
-                let m = [0, 1, 2, 3, 4, 5].map(|column| &half[(column * OUT + line) * tiles..][..tiles]);
-                output_points(m, shift, &mut whole[line * OUT * tiles..][..OUT * tiles]);
-            }
-            for (place, row) in rows.clone().enumerate() {
-                let (image, down) = (row / tiling.down, row % tiling.down);
-                for line in 0..OUT.min(height - down * OUT) {
-                    let start =
-                        (image * g.out_channels + out) * g.output_area() + (down * OUT + line) * width;
-                    // SAFETY: tasks differ in their rows of tiles or in their filters, so that no pixel belongs to two.
-                    let mut window = unsafe { shared.window(start, 1, width, width) };
-                    let parts = &whole[line * OUT * tiles..][..OUT * tiles];
-                    weave(parts, tiles, place * tiling.across, window.row(0));
+        input_points(line, OUT * width, half, OUT * width);
+        input_points(end, 2 * runs, half_end, 2 * runs);
+        deal(half, &mut dealt[..OUT * IN * width]);
+        let (own, next) = dealt.split_at_mut(OUT * IN * width);
+        next[..IN * width - 1].copy_from_slice(&own[1..IN * width]);
+        next[IN * width..2 * IN * width - 1].copy_from_slice(&own[IN * width + 1..2 * IN * width]);
+        for (place, run) in tiling.runs(tiles).enumerate() {
+            for row in 0..IN {
+                for k in 0..2 {
+                    next[(k * IN + row) * width + run.lane + run.len - 1] =
+                        half_end[(row * runs + place) * 2 + k];
                 }
             }
         }
+        for row in 0..IN {
+            let d = |k: usize| &dealt[(k * IN + row) * width..][..width];
+            let d = [d(0), d(1), d(2), d(3), d(4), d(5)];
+            // SAFETY: the caller's promise.
+            unsafe { rows.of(row, |out| across_points(d, out)) };
+        }
     });
 }
 
-vectorised! {
-    /// G d for every place.
-    fn filter_points(d: [&[f32]; 3], out: &mut [f32]) {
-        let len = d[0].len();
-        let [a, b, c] = d.map(|d| &d[..len]);
-        let (p0, rest) = out.split_at_mut(len);
-        let (p1, rest) = rest.split_at_mut(len);
-        let (p2, rest) = rest.split_at_mut(len);
-        let (p3, rest) = rest.split_at_mut(len);
-        let (p4, p5) = rest.split_at_mut(len);
-        let p5 = &mut p5[..len];
-        for i in 0..len {
-            let (a, b, c) = (a[i], b[i], c[i]);
-            let near = [(a + A * A * c) / NEAR, A * b / NEAR];
-            let far = [(a + B * B * c) / FAR, B * b / FAR];
-            p0[i] = a / PRODUCT;
-            p1[i] = near[0] + near[1];
-            p2[i] = near[0] - near[1];
-            p3[i] = far[0] + far[1];
-            p4[i] = far[0] - far[1];
-            p5[i] = c;
+/// Writes P = A dY Aᵀ of one channel of the gradient in some tiles.
+///
+/// # Safety
+/// No other thread may use `rows` at the same time.
+unsafe fn transform_gradient(
+    g: &Geometry,
+    tiling: Tiling,
+    gradient: &[f32],
+    channel: usize,
+    tiles: Range<usize>,
+    rows: Rows<'_>,
+) {
+    let width = rows.width;
+    scratch::with((OUT * OUT + 2 * IN * OUT) * width, |space| {
+        let (line, rest) = space.split_at_mut(OUT * OUT * width);
+        let (half, dealt) = rest.split_at_mut(IN * OUT * width);
+        for run in tiling.runs(tiles) {
+            let plane =
+                &gradient[(run.image * g.out_channels + channel) * g.output_area()..][..g.output_area()];
+            let line = &mut line[OUT * run.lane..];
+            copy_lines(plane, g.output, [run.down * OUT, run.across * OUT], OUT * run.len, OUT * width, line);
         }
-    }
+        gradient_points(line, OUT * width, half);
+        deal(half, dealt);
+        for row in 0..IN {
+            let y = |k: usize| &dealt[(k * IN + row) * width..][..width];
+            let y = [y(0), y(1), y(2), y(3)];
+            // SAFETY: the caller's promise.
+            unsafe { rows.of(row, |out| across_gradient(y, out)) };
+        }
+    });
+}
+
+/// G g of one place.
+#[inline(always)]
+fn tap_points([a, b, c]: [f32; 3]) -> [f32; 6] {
+    let near = [(a + A * A * c) * (1.0 / NEAR), b * (A / NEAR)];
+    let far = [(a + B * B * c) * (1.0 / FAR), b * (B / FAR)];
+    [a * (1.0 / PRODUCT), near[0] + near[1], near[0] - near[1], far[0] + far[1], far[0] - far[1], c]
 }
 
 /// Bᵀ d of one place.
@@ -359,71 +499,199 @@ fn points([d0, d1, d2, d3, d4, d5]: [f32; 6]) -> [f32; 6] {
     ]
 }
 
+/// A y of one place.
+#[inline(always)]
+fn spread([y0, y1, y2, y3]: [f32; 4]) -> [f32; 6] {
+    let near = [y0 + A * A * y2, A * (y1 + A * A * y3)];
+    let far = [y0 + B * B * y2, B * (y1 + B * B * y3)];
+    [y0, near[0] + near[1], near[0] - near[1], far[0] + far[1], far[0] - far[1], y3]
+}
+
+/// Aᵀ m of one place.
+#[inline(always)]
+fn gathered(m: [f32; 6]) -> [f32; 4] {
+    let near = [m[1] + m[2], A * (m[1] - m[2])];
+    let far = [m[3] + m[4], B * (m[3] - m[4])];
+    [
+        m[0] + near[0] + far[0],
+        near[1] + far[1],
+        A * A * near[0] + B * B * far[0],
+        A * A * near[1] + B * B * far[1] + m[5],
+    ]
+}
+
 vectorised! {
-    /// Bᵀ d for every place; results `pitch` apart.
-    fn input_points(d: [&[f32]; 6], out: &mut [f32], pitch: usize) {
+    /// From a row per channel and tap, of `count` values, to all channels' rows of a tap one after the other.
+    fn gather_taps(rows: &[f32], count: usize, taps: &mut [f32]) {
+        let len = rows.len() / TAPS;
+        for (channel, rows) in rows.chunks_exact(TAPS * count).enumerate() {
+            for (tap, row) in rows.chunks_exact(count).enumerate() {
+                simd::copy(&mut taps[tap * len + channel * count..][..count], row);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// G g for every place; results `pitch` apart.
+    fn filter_points(d: [&[f32]; 3], out: &mut [f32], pitch: usize) {
         let len = d[0].len();
-        let d = d.map(|d| &d[..len]);
-        let (p0, rest) = out.split_at_mut(pitch);
-        let (p1, rest) = rest.split_at_mut(pitch);
-        let (p2, rest) = rest.split_at_mut(pitch);
-        let (p3, rest) = rest.split_at_mut(pitch);
-        let (p4, p5) = rest.split_at_mut(pitch);
-        let (p0, p1, p2) = (&mut p0[..len], &mut p1[..len], &mut p2[..len]);
-        let (p3, p4, p5) = (&mut p3[..len], &mut p4[..len], &mut p5[..len]);
+        let (a, b, c) = (&d[0][..len], &d[1][..len], &d[2][..len]);
+        let (o0, rest) = out.split_at_mut(pitch);
+        let (o1, rest) = rest.split_at_mut(pitch);
+        let (o2, rest) = rest.split_at_mut(pitch);
+        let (o3, rest) = rest.split_at_mut(pitch);
+        let (o4, o5) = rest.split_at_mut(pitch);
+        let (o0, o1, o2) = (&mut o0[..len], &mut o1[..len], &mut o2[..len]);
+        let (o3, o4, o5) = (&mut o3[..len], &mut o4[..len], &mut o5[..len]);
+        for i in 0..len {
+            let p = tap_points([a[i], b[i], c[i]]);
+            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
+        }
+    }
+}
+
+vectorised! {
+    /// Copies `len` values from `[y, x]` of a plane on, of up to six rows, to lines `pitch` apart; zeros where the plane has
+    /// none. Places left of and above the plane are negative, wrapped.
+    fn copy_lines(
+        plane: &[f32],
+        size: [usize; 2],
+        at: [usize; 2],
+        len: usize,
+        pitch: usize,
+        lines: &mut [f32],
+    ) {
+        let ([height, width], y, x) = (size, at[0], at[1] as isize);
+        let begin = (-x).clamp(0, len as isize) as usize;
+        let end = (width as isize - x).clamp(begin as isize, len as isize) as usize;
+        for (i, line) in lines.chunks_mut(pitch).enumerate() {
+            let (line, y) = (&mut line[..len], y.wrapping_add(i));
+            if y >= height {
+                line.iter_mut().for_each(|value| *value = 0.0);
+                continue;
+            }
+            let source = &plane[y * width..][..width];
+            let source = &source[(x + begin as isize).clamp(0, width as isize) as usize..][..end - begin];
+            line[..begin].iter_mut().for_each(|value| *value = 0.0);
+            simd::copy(&mut line[begin..end], source);
+            line[end..].iter_mut().for_each(|value| *value = 0.0);
+        }
+    }
+}
+
+vectorised! {
+    /// Value `4 t + k` becomes value `t` of part `k` of four.
+    fn deal(values: &[f32], parts: &mut [f32]) {
+        let quads = values.as_chunks::<OUT>().0;
+        let len = quads.len();
+        let (a, rest) = parts.split_at_mut(len);
+        let (b, rest) = rest.split_at_mut(len);
+        let (c, d) = rest.split_at_mut(len);
+        let d = &mut d[..len];
+        for (t, [p, q, r, s]) in quads.iter().enumerate() {
+            a[t] = *p;
+            b[t] = *q;
+            c[t] = *r;
+            d[t] = *s;
+        }
+    }
+}
+
+vectorised! {
+    /// The reverse of [`deal`].
+    fn weave(parts: &[f32], values: &mut [f32]) {
+        let quads = values.as_chunks_mut::<OUT>().0;
+        let len = quads.len();
+        let (a, rest) = parts.split_at(len);
+        let (b, rest) = rest.split_at(len);
+        let (c, d) = rest.split_at(len);
+        let d = &d[..len];
+        for (t, quad) in quads.iter_mut().enumerate() {
+            *quad = [a[t], b[t], c[t], d[t]];
+        }
+    }
+}
+
+vectorised! {
+    /// Bᵀ d for every place of six lines, `pitch` apart; results `out_pitch` apart.
+    fn input_points(lines: &[f32], pitch: usize, out: &mut [f32], out_pitch: usize) {
+        let d = |k: usize| &lines[k * pitch..][..pitch];
+        let d = [d(0), d(1), d(2), d(3), d(4), d(5)];
+        let (o0, rest) = out.split_at_mut(out_pitch);
+        let (o1, rest) = rest.split_at_mut(out_pitch);
+        let (o2, rest) = rest.split_at_mut(out_pitch);
+        let (o3, rest) = rest.split_at_mut(out_pitch);
+        let (o4, o5) = rest.split_at_mut(out_pitch);
+        let (o0, o1, o2) = (&mut o0[..pitch], &mut o1[..pitch], &mut o2[..pitch]);
+        let (o3, o4, o5) = (&mut o3[..pitch], &mut o4[..pitch], &mut o5[..pitch]);
+        for i in 0..pitch {
+            let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
+            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
+        }
+    }
+}
+
+vectorised! {
+    /// Bᵀ d for every place.
+    fn across_points(d: [&[f32]; 6], out: [&mut [f32]; 6]) {
+        let len = d[0].len();
+        let d = [&d[0][..len], &d[1][..len], &d[2][..len], &d[3][..len], &d[4][..len], &d[5][..len]];
+        let [o0, o1, o2, o3, o4, o5] = out;
+        let (o0, o1, o2) = (&mut o0[..len], &mut o1[..len], &mut o2[..len]);
+        let (o3, o4, o5) = (&mut o3[..len], &mut o4[..len], &mut o5[..len]);
         for i in 0..len {
             let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
-            p0[i] = p[0];
-            p1[i] = p[1];
-            p2[i] = p[2];
-            p3[i] = p[3];
-            p4[i] = p[4];
-            p5[i] = p[5];
+            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
         }
     }
 }
 
 vectorised! {
-    /// Aᵀ m plus `shift` for every place; results one after the other.
-    fn output_points(m: [&[f32]; 6], shift: f32, out: &mut [f32]) {
-        let len = m[0].len();
-        let m = m.map(|m| &m[..len]);
-        let (y0, rest) = out.split_at_mut(len);
-        let (y1, rest) = rest.split_at_mut(len);
-        let (y2, y3) = rest.split_at_mut(len);
-        let y3 = &mut y3[..len];
-        for i in 0..len {
-            let near = [m[1][i] + m[2][i], A * (m[1][i] - m[2][i])];
-            let far = [m[3][i] + m[4][i], B * (m[3][i] - m[4][i])];
-            y0[i] = m[0][i] + near[0] + far[0] + shift;
-            y1[i] = near[1] + far[1] + shift;
-            y2[i] = A * A * near[0] + B * B * far[0] + shift;
-            y3[i] = A * A * near[1] + B * B * far[1] + m[5][i] + shift;
+    /// A y for every place of four lines, `pitch` apart; results as far apart.
+    fn gradient_points(lines: &[f32], pitch: usize, out: &mut [f32]) {
+        let y = |k: usize| &lines[k * pitch..][..pitch];
+        let y = [y(0), y(1), y(2), y(3)];
+        let (o0, rest) = out.split_at_mut(pitch);
+        let (o1, rest) = rest.split_at_mut(pitch);
+        let (o2, rest) = rest.split_at_mut(pitch);
+        let (o3, rest) = rest.split_at_mut(pitch);
+        let (o4, o5) = rest.split_at_mut(pitch);
+        let o5 = &mut o5[..pitch];
+        for i in 0..pitch {
+            let p = spread([y[0][i], y[1][i], y[2][i], y[3][i]]);
+            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
         }
     }
 }
 
 vectorised! {
-    /// A y for every place; results one after the other.
-    fn gradient_points(y: [&[f32]; 4], out: &mut [f32]) {
+    /// A y for every place.
+    fn across_gradient(y: [&[f32]; 4], out: [&mut [f32]; 6]) {
         let len = y[0].len();
-        let y = y.map(|y| &y[..len]);
-        let (p0, rest) = out.split_at_mut(len);
-        let (p1, rest) = rest.split_at_mut(len);
-        let (p2, rest) = rest.split_at_mut(len);
-        let (p3, rest) = rest.split_at_mut(len);
-        let (p4, p5) = rest.split_at_mut(len);
-        let p5 = &mut p5[..len];
+        let y = [&y[0][..len], &y[1][..len], &y[2][..len], &y[3][..len]];
+        let [o0, o1, o2, o3, o4, o5] = out;
+        let (o0, o1, o2) = (&mut o0[..len], &mut o1[..len], &mut o2[..len]);
+        let (o3, o4, o5) = (&mut o3[..len], &mut o4[..len], &mut o5[..len]);
         for i in 0..len {
-            let [y0, y1, y2, y3] = [y[0][i], y[1][i], y[2][i], y[3][i]];
-            let near = [y0 + A * A * y2, A * (y1 + A * A * y3)];
-            let far = [y0 + B * B * y2, B * (y1 + B * B * y3)];
-            p0[i] = y0;
-            p1[i] = near[0] + near[1];
-            p2[i] = near[0] - near[1];
-            p3[i] = far[0] + far[1];
-            p4[i] = far[0] - far[1];
-            p5[i] = y3;
+            let p = spread([y[0][i], y[1][i], y[2][i], y[3][i]]);
+            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
+        }
+    }
+}
+
+vectorised! {
+    /// Aᵀ m for every place; results from the places `at` on, which ascend.
+    fn output_points(m: [&[f32]; 6], out: &mut [f32], at: [usize; 4]) {
+        let len = m[0].len();
+        let m = [&m[0][..len], &m[1][..len], &m[2][..len], &m[3][..len], &m[4][..len], &m[5][..len]];
+        let (y0, rest) = out[at[0]..].split_at_mut(at[1] - at[0]);
+        let (y1, rest) = rest.split_at_mut(at[2] - at[1]);
+        let (y2, y3) = rest.split_at_mut(at[3] - at[2]);
+        let (y0, y1, y2, y3) = (&mut y0[..len], &mut y1[..len], &mut y2[..len], &mut y3[..len]);
+        for i in 0..len {
+            let y = gathered([m[0][i], m[1][i], m[2][i], m[3][i], m[4][i], m[5][i]]);
+            (y0[i], y1[i], y2[i], y3[i]) = (y[0], y[1], y[2], y[3]);
         }
     }
 }
@@ -442,34 +710,6 @@ vectorised! {
             w0[i] = m[0][i] / PRODUCT + near[0] + far[0];
             w1[i] = A * near[1] + B * far[1];
             w2[i] = A * A * near[0] + B * B * far[0] + m[5][i];
-        }
-    }
-}
-
-vectorised! {
-    /// Value `4 t + k` of `line` becomes value `start + t` of part `k` of `taps`, whose six parts are `tiles` long.
-    fn deal(line: &[f32], taps: &mut [f32], start: usize, tiles: usize, across: usize) {
-        for (k, part) in taps.chunks_exact_mut(tiles).enumerate() {
-            let part = &mut part[start..start + across];
-            for (value, source) in part.iter_mut().zip(line[k..].chunks(OUT)) {
-                *value = source[0];
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// The reverse of [`deal`] with four parts, as far as `line` goes.
-    fn weave(parts: &[f32], tiles: usize, start: usize, line: &mut [f32]) {
-        let part = |k: usize| &parts[k * tiles + start..(k + 1) * tiles];
-        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
-        let (whole, rest) = line.as_chunks_mut::<OUT>();
-        let count = whole.len();
-        for (t, pixels) in whole.iter_mut().enumerate() {
-            *pixels = [a[t], b[t], c[t], d[t]];
-        }
-        for (k, pixel) in rest.iter_mut().enumerate() {
-            *pixel = [a, b, c, d][k][count];
         }
     }
 }

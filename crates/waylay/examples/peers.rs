@@ -324,8 +324,8 @@ fn main() -> Outcome {
         return Err("peers CASE THREADS RUNS [MODEL]".into());
     };
     let (threads, runs, model) = (threads.parse()?, runs.parse()?, model.first());
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     waylay_conv::keep_freed_memory();
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     // On one of the threads that compute, as the command line does.
     let [median, least, most] =
         rayon::scope(|_| measured(case, runs, model).map_err(|error| error.to_string()))?;

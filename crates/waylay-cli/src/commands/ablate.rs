@@ -76,6 +76,7 @@ const VARIANTS: &[Variant] = &[
         images: 1.0,
         width: 1.0,
     },
+    Variant { name: "looks-1", changes: &["generator.looks=1"], images: 1.0, width: 1.0 },
     Variant { name: "looks-3", changes: &["generator.looks=3"], images: 1.0, width: 1.0 },
     Variant { name: "adam", changes: &["training.optimiser=adam"], images: 1.0, width: 1.0 },
     Variant { name: "constant-rate", changes: &["training.schedule=constant"], images: 1.0, width: 1.0 },

@@ -205,7 +205,7 @@ impl UaaGanConfig {
             g.head_scale.to_string(),
             "0 to 10",
         )?;
-        count("generator.looks", g.looks, 2, 4, "2 to 4")?;
+        count("generator.looks", g.looks, 1, 4, "1 to 4")?;
         count("discriminator.width", d.width, 1, 512, "1 to 512")?;
         rate("discriminator.learning_rate", d.learning_rate)?;
         weight("loss.lambda_gan", l.lambda_gan)?;

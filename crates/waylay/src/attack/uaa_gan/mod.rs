@@ -43,7 +43,7 @@ impl Attack for UaaGan {
 
     /// Says how many gradients of the target each image takes, if any.
     fn label(&self) -> String {
-        match self.generator.looks() - 1 {
+        match self.generator.gradients() {
             0 => "UAA-GAN".into(),
             1 => "UAA-GAN, 1 gradient".into(),
             gradients => format!("UAA-GAN, {gradients} gradients"),

@@ -130,8 +130,12 @@ pub fn train(
         let x = Tensor::from_inner(plain.clone());
 
         // f_x, and x̃ = G(x)
-        let clean = scene.target.forward(plain.clone()).map_err(AttackError::from)?;
-        let look = looks(&g, Look::first(plain, Some(clean.clone())), step, scene)?;
+        let first = g.first_look(plain.clone(), scene).map_err(AttackError::from)?;
+        let clean = match first.features() {
+            Some(features) => features.embedding.clone(),
+            None => scene.target.forward(plain).map_err(AttackError::from)?.embedding,
+        };
+        let look = looks(&g, first, step, scene)?;
         let perturbed = g.perturb_once(&look, scene.epsilon);
 
         // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
@@ -145,9 +149,9 @@ pub fn train(
         }
 
         // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0)
-        let f_x = Tensor::from_inner(clean.embedding.clone());
+        let f_x = Tensor::from_inner(clean.clone());
         let f_perturbed = scene.target.forward(perturbed.clone()).map_err(AttackError::from)?.embedding;
-        let to_other = others(config, scene.metric, &clean.embedding, &mut mining, &device);
+        let to_other = others(config, scene.metric, &clean, &mut mining, &device);
         let to_perturbed = feature_distance(scene.metric, f_x.clone(), f_perturbed.clone());
         let triplets = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);
         let metric = over_batch(triplets, config.loss.sharpness);
@@ -193,7 +197,7 @@ fn looks(g: &Generator, mut look: Look, step: usize, scene: &Scene<'_>) -> Resul
         if from == count {
             continue;
         }
-        let later = g.look_again(&look.narrow(from, count - from), scene).map_err(AttackError::from)?;
+        let later = g.look_again(look.narrow(from, count - from), scene).map_err(AttackError::from)?;
         look = if from == 0 { later } else { look.narrow(0, from).join(later) };
     }
     Ok(look)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::OnnxError;
 use super::constant::{Constant, Values};
@@ -43,6 +43,20 @@ pub(super) fn apply(node: &Node, call: &Call<'_>) -> Result<Vec<Value>, OnnxErro
         }
     }
     Ok(values)
+}
+
+/// As [`apply`] for a convolution, with what follows it.
+pub(super) fn apply_then(
+    node: &Node,
+    call: &Call<'_>,
+    add: Option<Tensor<4>>,
+    relu: bool,
+) -> Result<Vec<Value>, OnnxError> {
+    ops::conv_then(call, add, relu).map_err(|reason| OnnxError::Node {
+        node: node.name.clone(),
+        operator: node.operator.clone(),
+        reason,
+    })
 }
 
 /// Whether the branches of `If` that `node` stands in are taken; none where a condition is not known.

@@ -11,6 +11,7 @@ mod constant;
 mod error;
 mod fold;
 mod functions;
+mod fuse;
 #[cfg(test)]
 mod fuzz;
 mod graph;

@@ -11,7 +11,8 @@ use burn::tensor::{Device, Tensor};
 use super::OnnxError;
 use super::candidates::{self, Candidate};
 use super::constant::{Constant, Values};
-use super::fold::{apply, fold, is_live};
+use super::fold::{apply, apply_then, fold, is_live};
+use super::fuse::{Step, Then, fuse};
 use super::graph::{Graph, Id, Node};
 use super::ops::{self, Call};
 use super::value::{Ranked, Value};
@@ -48,8 +49,7 @@ pub(super) struct Network {
 /// Steps for one input shape.
 #[derive(Debug)]
 struct Plan {
-    /// Index of a node, and the values that nobody reads after it.
-    steps: Vec<(usize, Vec<Id>)>,
+    steps: Vec<Step>,
     /// What depends on the shape only.
     known: HashMap<Id, Value>,
 }
@@ -159,15 +159,15 @@ impl Network {
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let shape = input.dims();
         let device = input.device();
-        let everything = Plan { steps: self.steps(|_| false), known: HashMap::new() };
+        let everything = Plan { steps: self.steps(|_| false, None), known: HashMap::new() };
         trace.maps.push(self.graph.input);
         let mut known = HashMap::new();
         let result = self.execute(&everything, input, &device, taps, |at, values, inputs| {
             self.note(at, values, inputs, shape[0], &mut known, trace)
         })?;
-        let steps = self.steps(|id| known.contains_key(&id));
-        let used =
-            |id: &Id| steps.iter().any(|(at, _)| self.graph.nodes[*at].reads().any(|read| read == *id));
+        let shapes = trace.shapes.iter().map(|(id, shape)| (*id, &shape[..])).collect();
+        let steps = self.steps(|id| known.contains_key(&id), Some(&shapes));
+        let used = |id: &Id| steps.iter().any(|step| self.reads(step).any(|read| read == *id));
         known.retain(|id, _| used(id));
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
@@ -199,8 +199,8 @@ impl Network {
         let mut values: Vec<Option<Value>> = vec![None; self.graph.names.len()];
         let mut maps: Vec<Option<Tensor<4>>> = vec![None; self.taps.len()];
         values[self.graph.input] = Some(Ranked::R4(input).into());
-        for (at, frees) in &plan.steps {
-            let node = &self.graph.nodes[*at];
+        for step in &plan.steps {
+            let node = &self.graph.nodes[step.at];
             let find =
                 |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
             match is_live(node, find) {
@@ -216,15 +216,22 @@ impl Network {
             }
             let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(|id| find(id).cloned())).collect();
             let shapes: Vec<_> = inputs.iter().map(|v| v.as_ref().map_or(Vec::new(), Value::dims)).collect();
-            for id in frees {
+            let add = match step.then.add.and_then(find) {
+                Some(Value::Tensor(Ranked::R4(add))) => Some(add.clone()),
+                _ => None,
+            };
+            for id in &step.frees {
                 values[*id] = None;
             }
             let call = Call { node, opset: self.graph.opset, inputs, device, batch };
-            let made = apply(node, &call)?;
+            let made = match step.output {
+                None => apply(node, &call)?,
+                Some(_) => apply_then(node, &call, add, step.then.relu)?,
+            };
             drop(call);
-            watch(*at, &made, &shapes)?;
+            watch(step.at, &made, &shapes)?;
             for (id, value) in node.outputs.iter().zip(made) {
-                let Some(id) = *id else { continue };
+                let Some(id) = step.output.or(*id) else { continue };
                 if taps
                     && let Some(tap) = self.taps.iter().position(|t| *t == id)
                     && let Value::Tensor(Ranked::R4(map)) = &value
@@ -243,27 +250,41 @@ impl Network {
         }
     }
 
-    /// Nodes that the output needs and whose values are not `known`, with what can be freed at each.
-    fn steps(&self, known: impl Fn(Id) -> bool) -> Vec<(usize, Vec<Id>)> {
+    /// Nodes that the output needs and whose values are not `known`, with what can be freed at each. Where the
+    /// shapes of tensors are given, convolutions take on what follows them.
+    fn steps(&self, known: impl Fn(Id) -> bool, shapes: Option<&HashMap<Id, &[usize]>>) -> Vec<Step> {
+        let mut needed = vec![false; self.graph.names.len()];
+        needed[self.output] = true;
+        self.taps.iter().for_each(|&id| needed[id] = true);
+        let mut steps = Vec::new();
+        for (at, node) in self.graph.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().flatten().any(|&id| needed[id] && !known(id)) {
+                node.reads().for_each(|id| needed[id] = true);
+                steps.push(Step { at, then: Then::default(), output: None, frees: Vec::new() });
+            }
+        }
+        steps.reverse();
+        if let Some(shapes) = shapes {
+            fuse(&self.graph, &mut steps, shapes, |id| id == self.output || self.taps.contains(&id));
+        }
         let mut seen = vec![false; self.graph.names.len()];
         seen[self.output] = true;
         self.taps.iter().for_each(|&id| seen[id] = true);
-        let mut steps = Vec::new();
-        for (at, node) in self.graph.nodes.iter().enumerate().rev() {
-            if !node.outputs.iter().flatten().any(|&id| seen[id] && !known(id)) {
-                continue;
-            }
-            let mut frees = Vec::new();
-            for id in node.reads() {
+        for step in steps.iter_mut().rev() {
+            let reads: Vec<Id> = self.reads(step).collect();
+            for id in reads {
                 if !seen[id] {
-                    frees.push(id);
+                    step.frees.push(id);
                 }
                 seen[id] = true;
             }
-            steps.push((at, frees));
         }
-        steps.reverse();
         steps
+    }
+
+    /// What a step reads.
+    fn reads(&self, step: &Step) -> impl Iterator<Item = Id> {
+        self.graph.nodes[step.at].reads().chain(step.then.add)
     }
 
     fn note(

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Epsilon, Scene, distance_gradient};
+use crate::attack::{Epsilon, Scene, distance_gradient, opposite_gradient};
 use crate::target::onnx::OnnxError;
 use crate::target::{Features, Target};
 
@@ -21,9 +21,9 @@ pub use unet::calibration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GeneratorKind {
-    /// The image and the target's feature maps of it; then, at a second look, the first attempt, the target's feature maps
-    /// of that, and the gradient of the feature distance there: the strongest. Crafting runs the target forward twice and
-    /// backward once.
+    /// The image, the target's feature maps of it, and the gradient that draws its embedding to its own opposite; at a second
+    /// look the first attempt, the target's feature maps of that, and the gradient of the feature distance there: the
+    /// strongest. At each look, crafting runs the target forward and backward once.
     #[default]
     GradientConditioned,
     /// The image and the frozen target's own feature maps of it: crafting runs the target forward once.
@@ -46,7 +46,7 @@ pub struct GeneratorConfig {
     pub gain: f64,
     /// Factor on the last layer's first weights; 0 to 10. Default 1; smaller begins nearer to the clean image.
     pub head_scale: f64,
-    /// How often a gradient-conditioned generator looks: at the clean image, then at what it has made of it so far; 2 to
+    /// How often a gradient-conditioned generator looks: at the clean image, then at what it has made of it so far; 1 to
     /// 4. Default 2. The others look once.
     pub looks: usize,
 }
@@ -70,6 +70,7 @@ pub struct Generator {
     net: UNet,
     gain: f64,
     looks: usize,
+    gradient: bool,
 }
 
 /// What the generator sees when it looks: images, what it has made of them so far, and what the target says to that.
@@ -77,26 +78,32 @@ pub struct Generator {
 pub struct Look {
     /// The clean pixels, `[N, C, H, W]` in [0, 1].
     x: Tensor<4>,
-    /// f_x, `[N, dim]`; `None` for an image-only generator.
-    clean: Option<Tensor<2>>,
+    /// What the target computes of x̃ so far, x at the first look; `None` for an image-only generator.
+    features: Option<Features>,
+    /// What a gradient-conditioned generator sees beside that.
+    attempt: Option<Attempt>,
+}
+
+/// How far a generator has come, and where to go on.
+#[derive(Clone, Debug)]
+struct Attempt {
+    /// f_x, `[N, dim]`.
+    clean: Tensor<2>,
     /// (x̃ − x)/ε so far, before x̃ is clipped to [0, 1]: 0 at the first look.
     change: Tensor<4>,
-    /// The gradient of d(f_x, f_x̃) in x̃ so far, scaled by [`legible`]: 0 at the first look.
+    /// The gradient of d(f_x, f_x̃) in x̃ so far, at the first look that of −f_x·f_x̃; scaled by [`legible`].
     gradient: Tensor<4>,
-    /// What the target computes of x̃ so far; `None` for an image-only generator.
-    features: Option<Features>,
 }
 
 impl Look {
-    /// The first look: at clean pixels `[N, C, H, W]` and at what the target computes of them.
-    pub fn first(x: Tensor<4>, features: Option<Features>) -> Self {
-        let clean = features.as_ref().map(|f| f.embedding.clone());
-        Self { change: x.zeros_like(), gradient: x.zeros_like(), x, clean, features }
-    }
-
     /// Number of images.
     pub fn count(&self) -> usize {
         self.x.dims()[0]
+    }
+
+    /// What the target computes of x̃ so far; `None` for an image-only generator.
+    pub fn features(&self) -> Option<&Features> {
+        self.features.as_ref()
     }
 
     /// The looks at `rows` images from `first` on.
@@ -105,12 +112,14 @@ impl Look {
         let embeddings = |t: &Tensor<2>| t.clone().narrow(0, first, rows);
         Self {
             x: images(&self.x),
-            clean: self.clean.as_ref().map(embeddings),
-            change: images(&self.change),
-            gradient: images(&self.gradient),
             features: self.features.as_ref().map(|features| Features {
                 embedding: embeddings(&features.embedding),
                 taps: features.taps.iter().map(images).collect(),
+            }),
+            attempt: self.attempt.as_ref().map(|attempt| Attempt {
+                clean: embeddings(&attempt.clean),
+                change: images(&attempt.change),
+                gradient: images(&attempt.gradient),
             }),
         }
     }
@@ -121,12 +130,14 @@ impl Look {
         let embeddings = |a, b| Tensor::cat(vec![a, b], 0);
         Self {
             x: images(self.x, other.x),
-            clean: self.clean.zip(other.clean).map(|(a, b)| embeddings(a, b)),
-            change: images(self.change, other.change),
-            gradient: images(self.gradient, other.gradient),
             features: self.features.zip(other.features).map(|(a, b)| Features {
                 embedding: embeddings(a.embedding, b.embedding),
                 taps: a.taps.into_iter().zip(b.taps).map(|(a, b)| images(a, b)).collect(),
+            }),
+            attempt: self.attempt.zip(other.attempt).map(|(a, b)| Attempt {
+                clean: embeddings(a.clean, b.clean),
+                change: images(a.change, b.change),
+                gradient: images(a.gradient, b.gradient),
             }),
         }
     }
@@ -141,8 +152,9 @@ impl Generator {
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {
-        let looks = if config.kind == GeneratorKind::GradientConditioned { config.looks } else { 1 };
-        Some(Self { net: UNet::new(config, target, random, device)?, gain: config.gain, looks })
+        let gradient = config.kind == GeneratorKind::GradientConditioned;
+        let looks = if gradient { config.looks } else { 1 };
+        Some(Self { net: UNet::new(config, target, random, device)?, gain: config.gain, looks, gradient })
     }
 
     /// Sets the statistics that feature maps are normalised by: mean and standard deviation per channel of each tap
@@ -161,46 +173,62 @@ impl Generator {
         self.looks
     }
 
+    /// Gradients of the target that each image takes.
+    pub fn gradients(&self) -> usize {
+        if self.gradient { self.looks } else { 0 }
+    }
+
     /// Pixels `x` `[N, C, H, W]` → x̃ within the budget of `scene` and [0, 1]. An image-only generator does not run the
     /// target.
     pub fn perturb(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Tensor<4>, OnnxError> {
-        let features = self.net.conditioned().then(|| scene.target.forward(x.clone())).transpose()?;
-        let mut look = Look::first(x, features);
+        let mut look = self.first_look(x, scene)?;
         for _ in 1..self.looks {
-            look = self.look_again(&look, scene)?;
+            look = self.look_again(look, scene)?;
         }
         Ok(self.perturb_once(&look, scene.epsilon))
     }
 
-    /// x̃ within `epsilon` and [0, 1] from one look.
+    /// x̃ within `epsilon` and [0, 1] from one look: one forward pass.
     pub fn perturb_once(&self, look: &Look, epsilon: Epsilon) -> Tensor<4> {
         apply(lift(look.x.clone(), &self.net.device()), self.change(look, epsilon), epsilon)
     }
 
-    /// What there is to see after one more look, without gradients in the generator's weights.
-    pub fn look_again(&self, look: &Look, scene: &Scene<'_>) -> Result<Look, OnnxError> {
-        let change = lift(self.change(look, scene.epsilon), &look.x.device());
+    /// What there is to see of clean pixels `[N, C, H, W]`.
+    pub fn first_look(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Look, OnnxError> {
+        if self.gradient {
+            let (features, gradient) = opposite_gradient(x.clone(), scene)?;
+            let (clean, change) = (features.embedding.clone(), x.zeros_like());
+            let gradient = legible(gradient.clone()) * worth_a_look(gradient, &clean, scene.epsilon);
+            let attempt = Attempt { clean, change, gradient };
+            return Ok(Look { x, features: Some(features), attempt: Some(attempt) });
+        }
+        let features = self.net.conditioned().then(|| scene.target.forward(x.clone())).transpose()?;
+        Ok(Look { x, features, attempt: None })
+    }
+
+    /// What there is to see after one more look, without gradients in the generator's weights; for a generator that sees no
+    /// gradients, what it saw before.
+    pub fn look_again(&self, look: Look, scene: &Scene<'_>) -> Result<Look, OnnxError> {
+        let Some(Attempt { clean, .. }) = &look.attempt else { return Ok(look) };
+        let change = lift(self.change(&look, scene.epsilon), &look.x.device());
         let so_far = apply(look.x.clone(), change.clone(), scene.epsilon);
-        let f_x = match &look.clean {
-            Some(f_x) => f_x.clone(),
-            None => scene.target.forward(look.x.clone())?.embedding,
-        };
-        let (features, gradient) = distance_gradient(&f_x, so_far, scene)?;
-        let gradient = legible(gradient);
-        Ok(Look { change, gradient, features: Some(features), clean: Some(f_x), x: look.x.clone() })
+        let (features, gradient) = distance_gradient(clean, so_far, scene)?;
+        let attempt = Attempt { clean: clean.clone(), change, gradient: legible(gradient) };
+        Ok(Look { features: Some(features), attempt: Some(attempt), x: look.x })
     }
 
     /// tanh(gain·g) in [−1, 1], `[N, C, H, W]`.
     fn change(&self, look: &Look, epsilon: Epsilon) -> Tensor<4> {
-        let so_far = apply(look.x.clone(), look.change.clone(), epsilon) * 2.0 - 1.0;
-        let (image, clean) = match self.looks {
-            1 => (so_far, None),
-            _ => {
-                let attempt = vec![so_far, look.change.clone(), look.gradient.clone()];
-                (Tensor::cat(attempt, 1), look.clean.clone())
+        let scaled = |pixels: Tensor<4>| pixels * 2.0 - 1.0;
+        let (images, clean) = match &look.attempt {
+            None => (scaled(look.x.clone()), None),
+            Some(Attempt { clean, change, gradient }) => {
+                let so_far = apply(look.x.clone(), change.clone(), epsilon);
+                let images = vec![scaled(so_far), change.clone(), gradient.clone()];
+                (Tensor::cat(images, 1), Some(clean.clone()))
             }
         };
-        let g = self.net.forward(lift(image, &self.net.device()), look.features.as_ref(), clean);
+        let g = self.net.forward(lift(images, &self.net.device()), look.features.as_ref(), clean);
         (g * self.gain).tanh()
     }
 }
@@ -213,6 +241,18 @@ fn legible(gradient: Tensor<4>) -> Tensor<4> {
     let [n, c, h, w] = gradient.dims();
     let size = gradient.clone().abs().reshape([n, c * h * w]).mean_dim(1).add_scalar(f32::MIN_POSITIVE);
     (gradient / size.reshape([n, 1, 1, 1])).clamp(-LARGEST, LARGEST)
+}
+
+/// Least change of f_x·f_x̃ within the budget, relative to f_x·f_x, that is not taken for rounding.
+const LEAST: f32 = 1e-3;
+
+/// 1 for each image whose embedding's length the `gradient` of −f_x·f_x̃ says anything about, 0 where the target brings
+/// every embedding to one length: `[N, 1, 1, 1]`.
+fn worth_a_look(gradient: Tensor<4>, clean: &Tensor<2>, epsilon: Epsilon) -> Tensor<4> {
+    let [n, c, h, w] = gradient.dims();
+    let within = gradient.abs().reshape([n, c * h * w]).sum_dim(1) * epsilon.in_pixels();
+    let least = clean.clone().powi_scalar(2).sum_dim(1) * LEAST;
+    within.greater(least).float().reshape([n, 1, 1, 1])
 }
 
 /// clip(x + ε·change, 0, 1).

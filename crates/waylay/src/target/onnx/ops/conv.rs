@@ -2,8 +2,8 @@
 
 use burn::tensor::module::{conv_transpose2d, conv_transpose3d, conv3d};
 use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions};
-use burn::tensor::{Tensor, TensorData};
-use waylay_conv::{ConvOptions, conv2d};
+use burn::tensor::{Tensor, TensorData, activation};
+use waylay_conv::{ConvOptions, conv2d, conv2d_then};
 
 use super::window::Window;
 use super::{Call, Operator, Outcome, one, op};
@@ -62,6 +62,11 @@ fn as_image(x: Ranked) -> Result<Tensor<4>, String> {
 }
 
 fn conv(call: &Call<'_>) -> Outcome {
+    conv_then(call, None, false)
+}
+
+/// A convolution, plus `add`, an image of the result's shape, and with values below 0 set to 0 where `relu`.
+pub(in crate::target::onnx) fn conv_then(call: &Call<'_>, add: Option<Tensor<4>>, relu: bool) -> Outcome {
     let (x, weight, s) = sizes(call)?;
     if s.groups == 0 || s.filters % s.groups != 0 || s.per_group.checked_mul(s.groups) != Some(s.channels) {
         return Err(format!(
@@ -85,7 +90,8 @@ fn conv(call: &Call<'_>) -> Outcome {
             [(0, 0); 2].into_iter().chain((0..3).map(|i| (window.before[i], window.after[i]))).collect();
         let x = x.clone().pad(&pairs[..], 0.0);
         let options = BurnOptions::new(triple(&window.stride), [0; 3], triple(&window.dilation), s.groups);
-        return one(Ranked::R5(conv3d(x, weight.clone(), bias, options)));
+        let y = conv3d(x, weight.clone(), bias, options);
+        return one(Ranked::R5(if relu { activation::relu(y) } else { y }));
     }
     let options = ConvOptions {
         stride: window.pair(|w| &w.stride, 1),
@@ -98,7 +104,8 @@ fn conv(call: &Call<'_>) -> Outcome {
         groups: s.groups,
         winograd: true,
     };
-    one(Ranked::R4(conv2d(as_image(x)?, as_image(weight)?, bias, options)).reshape(&result)?)
+    let y = conv2d_then(as_image(x)?, as_image(weight)?, bias, add, relu, options);
+    one(Ranked::R4(y).reshape(&result)?)
 }
 
 /// Everything is computed without padding, and cut to size: padding takes away here, and `output_padding` adds.

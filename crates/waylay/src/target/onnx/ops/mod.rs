@@ -25,6 +25,7 @@ mod window;
 use std::ops::RangeInclusive;
 
 pub(super) use call::Call;
+pub(super) use conv::conv_then;
 
 use super::value::Value;
 

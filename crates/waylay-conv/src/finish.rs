@@ -1,0 +1,68 @@
+//! What happens to the sums of a convolution on their way to the output.
+
+use crate::simd::{self, vectorised};
+use crate::window::Shared;
+
+/// Added to the sums, and whether what is below 0 becomes 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Finish<'a> {
+    /// A value per output channel.
+    pub bias: Option<&'a [f32]>,
+    /// A value per element of the output.
+    pub add: Option<&'a [f32]>,
+    /// Whether a rectifier follows.
+    pub relu: bool,
+}
+
+impl Finish<'_> {
+    /// Writes `sums` of output channel `channel` to `output` from `start` on.
+    ///
+    /// # Safety
+    /// No other thread may write there at the same time.
+    pub unsafe fn store(&self, output: &Shared<'_>, channel: usize, start: usize, sums: &[f32]) {
+        // SAFETY: the caller promises that the place belongs to this thread.
+        let mut window = unsafe { output.window(start, 1, sums.len(), sums.len()) };
+        let shift = self.bias.map_or(0.0, |bias| bias[channel]);
+        let add = self.add.map(|add| &add[start..][..sums.len()]);
+        finish(window.row(0), sums, shift, add, self.relu);
+    }
+
+    /// All but the bias, in place, for what begins at `start` of the output.
+    pub fn rest(&self, start: usize, values: &mut [f32]) {
+        if let Some(add) = self.add {
+            simd::add(values, &add[start..][..values.len()]);
+        }
+        if self.relu {
+            values.iter_mut().for_each(|value| *value = rectified(*value));
+        }
+    }
+}
+
+vectorised! {
+    /// Writes `sums` plus what is added to them.
+    fn finish(target: &mut [f32], sums: &[f32], shift: f32, add: Option<&[f32]>, relu: bool) {
+        match (add, relu) {
+            (None, false) => each(target, sums, |sum| sum + shift),
+            (None, true) => each(target, sums, |sum| rectified(sum + shift)),
+            (Some(add), false) => both(target, sums, add, |sum, add| sum + shift + add),
+            (Some(add), true) => both(target, sums, add, |sum, add| rectified(sum + shift + add)),
+        }
+    }
+}
+
+/// Zero for values below zero; NaN stays.
+#[inline(always)]
+fn rectified(value: f32) -> f32 {
+    if value < 0.0 { 0.0 } else { value }
+}
+
+#[inline(always)]
+fn each(target: &mut [f32], sums: &[f32], term: impl Fn(f32) -> f32) {
+    target.iter_mut().zip(sums).for_each(|(target, sum)| *target = term(*sum));
+}
+
+#[inline(always)]
+fn both(target: &mut [f32], sums: &[f32], add: &[f32], term: impl Fn(f32, f32) -> f32) {
+    let pairs = sums.iter().zip(add);
+    target.iter_mut().zip(pairs).for_each(|(target, (sum, add))| *target = term(*sum, *add));
+}

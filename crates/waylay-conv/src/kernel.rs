@@ -1,0 +1,204 @@
+//! The innermost product: a few filters times a panel of columns, sums kept in registers.
+//!
+//! `a` holds [`Kernel::filters`] values per step of the depth, `b` a panel's: products of the two, summed over the depth,
+//! are a block of the output. Written with pulp for AVX-512, AVX2 with FMA and NEON, and in plain Rust for the rest.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::simd::vectorised;
+
+/// Most vectors that a panel is wide.
+const VECTORS: usize = 3;
+/// Vectors' widths in the plain kernel.
+const PLAIN_LANES: usize = 4;
+/// Steps of the depth that are summed up on their own: long sums of short ones round less than one long sum.
+const STEPS: usize = 256;
+/// Filters of a block with 32 vector registers, and with fewer.
+const MANY: usize = 8;
+const FEW: usize = 4;
+
+/// The instructions that blocks are computed with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    arch: Arch,
+    filters: usize,
+    lanes: usize,
+}
+
+impl Kernel {
+    /// The best that this processor can run.
+    pub fn new() -> Self {
+        Self::with(Arch::new())
+    }
+
+    /// The kernel for `arch`.
+    fn with(arch: Arch) -> Self {
+        struct Registers;
+        impl WithSimd for Registers {
+            type Output = (usize, usize);
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
+                (if S::REGISTER_COUNT >= 32 { MANY } else { FEW }, S::F32_LANES)
+            }
+        }
+        let (filters, lanes) =
+            if matches!(arch, Arch::Scalar) { (FEW, PLAIN_LANES) } else { arch.dispatch(Registers) };
+        Self { arch, filters, lanes }
+    }
+
+    /// Filters of a block.
+    pub fn filters(self) -> usize {
+        self.filters
+    }
+
+    /// Most columns of a panel.
+    pub fn columns(self) -> usize {
+        VECTORS * self.lanes
+    }
+
+    /// Columns of a panel for `count` of them: up to the next whole vector.
+    pub fn width(self, count: usize) -> usize {
+        count.next_multiple_of(self.lanes)
+    }
+
+    /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`, summed; the rows of `b`, of
+    /// `width` values too, are `pitch` apart.
+    pub fn multiply(self, a: &[f32], b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+        let depth = a.len() / self.filters;
+        assert!(depth == 0 || b.len() >= (depth - 1) * pitch + width);
+        assert!(pitch >= width && block.len() == self.filters * width);
+        let work = Block { a, b, pitch, block };
+        match (self.arch, width / self.lanes) {
+            (Arch::Scalar, _) => plain(a, b, pitch, width, block),
+            (arch, 1) => arch.dispatch(Wide::<1>(work)),
+            (arch, 2) => arch.dispatch(Wide::<2>(work)),
+            (arch, _) => arch.dispatch(Wide::<VECTORS>(work)),
+        }
+    }
+}
+
+/// Turns up to `count` filters of `len` weights, one after the other, into one row per weight, one column per filter; zeros
+/// for filters that are missing. `count` is [`Kernel::filters`].
+pub(crate) fn interleave(filters: &[f32], len: usize, count: usize, out: &mut [f32]) {
+    if filters.len() == count * len && count == MANY {
+        interleave_many(filters, len, out);
+        return;
+    }
+    for lane in 0..count {
+        let values = out[lane..].iter_mut().step_by(count);
+        match filters.get(lane * len..(lane + 1) * len) {
+            Some(filter) => values.zip(filter).for_each(|(place, value)| *place = *value),
+            None => values.for_each(|place| *place = 0.0),
+        }
+    }
+}
+
+vectorised! {
+    /// [`interleave`] for [`MANY`] filters.
+    fn interleave_many(filters: &[f32], len: usize, out: &mut [f32]) {
+        let f = |lane: usize| &filters[lane * len..][..len];
+        let (a, b, c, d) = (f(0), f(1), f(2), f(3));
+        let (e, f, g, h) = (f(4), f(5), f(6), f(7));
+        for (t, row) in out.as_chunks_mut::<MANY>().0.iter_mut().enumerate().take(len) {
+            *row = [a[t], b[t], c[t], d[t], e[t], f[t], g[t], h[t]];
+        }
+    }
+}
+
+/// Operands of one block.
+struct Block<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    pitch: usize,
+    block: &'a mut [f32],
+}
+
+/// A block of `N` vectors' width.
+struct Wide<'a, const N: usize>(Block<'a>);
+
+impl<const N: usize> WithSimd for Wide<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 { self.sum::<S, MANY>(simd) } else { self.sum::<S, FEW>(simd) }
+    }
+}
+
+impl<const N: usize> Wide<'_, N> {
+    #[inline(always)]
+    fn sum<S: Simd, const M: usize>(self, simd: S) {
+        let width = N * S::F32_LANES;
+        let Block { a, b, pitch, block } = self.0;
+        block.fill(0.0);
+        for (a, b) in a.chunks(STEPS * M).zip(b.chunks(STEPS * pitch)) {
+            let mut sums = [[simd.splat_f32s(0.0); N]; M];
+            for (a, b) in a.as_chunks::<M>().0.iter().zip(b.chunks(pitch)) {
+                let b = S::as_simd_f32s(&b[..width]).0;
+                for (sums, a) in sums.iter_mut().zip(a) {
+                    let a = simd.splat_f32s(*a);
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = simd.mul_add_f32s(a, *b, *sum);
+                    }
+                }
+            }
+            for (row, sums) in block.chunks_exact_mut(width).zip(sums) {
+                for (place, sum) in S::as_mut_simd_f32s(row).0.iter_mut().zip(sums) {
+                    *place = simd.add_f32s(*place, sum);
+                }
+            }
+        }
+    }
+}
+
+/// A block without special instructions.
+fn plain(a: &[f32], b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+    block.fill(0.0);
+    for (a, b) in a.chunks(STEPS * FEW).zip(b.chunks(STEPS * pitch)) {
+        for start in (0..width).step_by(PLAIN_LANES) {
+            let mut sums = [[0.0_f32; PLAIN_LANES]; FEW];
+            for (a, b) in a.as_chunks::<FEW>().0.iter().zip(b.chunks(pitch)) {
+                for (sums, a) in sums.iter_mut().zip(a) {
+                    sums.iter_mut().zip(&b[start..width]).for_each(|(sum, b)| *sum += a * b);
+                }
+            }
+            for (row, sums) in block.chunks_exact_mut(width).zip(sums) {
+                row[start..].iter_mut().zip(sums).for_each(|(place, sum)| *place += sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that this processor can run.
+    fn kernels() -> Vec<Kernel> {
+        let mut archs = vec![Arch::Scalar, Arch::new()];
+        #[cfg(target_arch = "x86_64")]
+        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        archs.into_iter().map(Kernel::with).collect()
+    }
+
+    #[test]
+    fn every_kernel_gives_the_sums_of_products() {
+        for kernel in kernels() {
+            for (depth, count, pad) in
+                [(0, 1, 0), (1, 1, 0), (7, 5, 3), (33, 17, 0), (600, 48, 0), (300, 48, 1)]
+            {
+                let count = count.min(kernel.columns());
+                let (width, pitch) = (kernel.width(count), kernel.width(count) + pad);
+                let a: Vec<f32> = (0..depth * kernel.filters()).map(|i| (i % 13) as f32 - 6.0).collect();
+                let b: Vec<f32> = (0..depth * pitch).map(|i| (i % 7) as f32 - 3.0).collect();
+                let mut block = vec![f32::NAN; kernel.filters() * width];
+                kernel.multiply(&a, &b, pitch, width, &mut block);
+                for (i, found) in block.iter().enumerate() {
+                    let (row, column) = (i / width, i % width);
+                    let product = |k| a[k * kernel.filters() + row] * b[k * pitch + column];
+                    assert_eq!(*found, (0..depth).map(product).sum::<f32>(), "{kernel:?}, {depth} x {count}");
+                }
+            }
+        }
+    }
+}
