@@ -48,9 +48,8 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
         return None;
     }
     let mut output = vec![0.0; g.images * g.in_channels * g.input_area()];
-    for row in &rows {
+    for (remainder, row) in rows.iter().enumerate() {
         let phases: Vec<_> = columns.iter().map(|column| phase(g, weight, gradient, row, column)).collect();
-        let remainder = rows.iter().position(|r| std::ptr::eq(r, row)).unwrap_or(0);
         output.par_chunks_mut(g.input_area()).enumerate().for_each(|(plane, output)| {
             for (y, line) in output.chunks_exact_mut(g.input[1]).skip(remainder).step_by(down).enumerate() {
                 let part = |index: usize| {

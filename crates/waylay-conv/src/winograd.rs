@@ -236,12 +236,12 @@ impl Work<'_> {
                 gather_taps(rows, count, taps);
                 for column in 0..3 {
                     let d = [0, 3, 6].map(|row| &taps[(row + column) * len..][..len]);
-                    filter_points(d, &mut half[column * len..], 3 * len);
+                    filter_points(d, six(&mut half[column * len..], 3 * len, len));
                 }
                 for (row, half) in half.chunks_exact(3 * len).take(IN).enumerate() {
                     let d = [0, 1, 2].map(|column| &half[column * len..][..len]);
                     let start = row * IN * ins * count + step * CHANNELS * count;
-                    filter_points(d, &mut filters[start..], ins * count);
+                    filter_points(d, six(&mut filters[start..], ins * count, len));
                 }
             }
         });
@@ -420,8 +420,8 @@ unsafe fn transform_input(
             let x = x + (OUT * run.len) as isize;
             copy_lines(plane, g.input, [y, x as usize], 2, 2 * runs, &mut end[2 * place..]);
         }
-        input_points(line, OUT * width, half, OUT * width);
-        input_points(end, 2 * runs, half_end, 2 * runs);
+        input_down(line, OUT * width, half);
+        input_down(end, 2 * runs, half_end);
         deal(half, &mut dealt[..OUT * IN * width]);
         let (own, next) = dealt.split_at_mut(OUT * IN * width);
         next[..IN * width - 1].copy_from_slice(&own[1..IN * width]);
@@ -438,7 +438,7 @@ unsafe fn transform_input(
             let d = |k: usize| &dealt[(k * IN + row) * width..][..width];
             let d = [d(0), d(1), d(2), d(3), d(4), d(5)];
             // SAFETY: the caller's promise.
-            unsafe { rows.of(row, |out| across_points(d, out)) };
+            unsafe { rows.of(row, |out| input_points(d, out)) };
         }
     });
 }
@@ -465,13 +465,13 @@ unsafe fn transform_gradient(
             let line = &mut line[OUT * run.lane..];
             copy_lines(plane, g.output, [run.down * OUT, run.across * OUT], OUT * run.len, OUT * width, line);
         }
-        gradient_points(line, OUT * width, half);
+        gradient_down(line, OUT * width, half);
         deal(half, dealt);
         for row in 0..IN {
             let y = |k: usize| &dealt[(k * IN + row) * width..][..width];
             let y = [y(0), y(1), y(2), y(3)];
             // SAFETY: the caller's promise.
-            unsafe { rows.of(row, |out| across_gradient(y, out)) };
+            unsafe { rows.of(row, |out| gradient_points(y, out)) };
         }
     });
 }
@@ -533,15 +533,11 @@ vectorised! {
 }
 
 vectorised! {
-    /// G g for every place; results `pitch` apart.
-    fn filter_points(d: [&[f32]; 3], out: &mut [f32], pitch: usize) {
+    /// G g for every place.
+    fn filter_points(d: [&[f32]; 3], out: [&mut [f32]; 6]) {
         let len = d[0].len();
         let (a, b, c) = (&d[0][..len], &d[1][..len], &d[2][..len]);
-        let (o0, rest) = out.split_at_mut(pitch);
-        let (o1, rest) = rest.split_at_mut(pitch);
-        let (o2, rest) = rest.split_at_mut(pitch);
-        let (o3, rest) = rest.split_at_mut(pitch);
-        let (o4, o5) = rest.split_at_mut(pitch);
+        let [o0, o1, o2, o3, o4, o5] = out;
         let (o0, o1, o2) = (&mut o0[..len], &mut o1[..len], &mut o2[..len]);
         let (o3, o4, o5) = (&mut o3[..len], &mut o4[..len], &mut o5[..len]);
         for i in 0..len {
@@ -613,28 +609,31 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// Bᵀ d for every place of six lines, `pitch` apart; results `out_pitch` apart.
-    fn input_points(lines: &[f32], pitch: usize, out: &mut [f32], out_pitch: usize) {
-        let d = |k: usize| &lines[k * pitch..][..pitch];
-        let d = [d(0), d(1), d(2), d(3), d(4), d(5)];
-        let (o0, rest) = out.split_at_mut(out_pitch);
-        let (o1, rest) = rest.split_at_mut(out_pitch);
-        let (o2, rest) = rest.split_at_mut(out_pitch);
-        let (o3, rest) = rest.split_at_mut(out_pitch);
-        let (o4, o5) = rest.split_at_mut(out_pitch);
-        let (o0, o1, o2) = (&mut o0[..pitch], &mut o1[..pitch], &mut o2[..pitch]);
-        let (o3, o4, o5) = (&mut o3[..pitch], &mut o4[..pitch], &mut o5[..pitch]);
-        for i in 0..pitch {
-            let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
-            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
-        }
-    }
+/// Six rows of `out`, `pitch` apart, the last of at least `len` values.
+fn six(out: &mut [f32], pitch: usize, len: usize) -> [&mut [f32]; 6] {
+    let (a, rest) = out.split_at_mut(pitch);
+    let (b, rest) = rest.split_at_mut(pitch);
+    let (c, rest) = rest.split_at_mut(pitch);
+    let (d, rest) = rest.split_at_mut(pitch);
+    let (e, f) = rest.split_at_mut(pitch);
+    [a, b, c, d, e, &mut f[..len]]
+}
+
+/// Bᵀ d for every place of six lines, `pitch` apart; results as far apart.
+fn input_down(lines: &[f32], pitch: usize, out: &mut [f32]) {
+    let d = |k: usize| &lines[k * pitch..][..pitch];
+    input_points([d(0), d(1), d(2), d(3), d(4), d(5)], six(out, pitch, pitch));
+}
+
+/// A y for every place of four lines, `pitch` apart; results as far apart.
+fn gradient_down(lines: &[f32], pitch: usize, out: &mut [f32]) {
+    let y = |k: usize| &lines[k * pitch..][..pitch];
+    gradient_points([y(0), y(1), y(2), y(3)], six(out, pitch, pitch));
 }
 
 vectorised! {
     /// Bᵀ d for every place.
-    fn across_points(d: [&[f32]; 6], out: [&mut [f32]; 6]) {
+    fn input_points(d: [&[f32]; 6], out: [&mut [f32]; 6]) {
         let len = d[0].len();
         let d = [&d[0][..len], &d[1][..len], &d[2][..len], &d[3][..len], &d[4][..len], &d[5][..len]];
         let [o0, o1, o2, o3, o4, o5] = out;
@@ -648,26 +647,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// A y for every place of four lines, `pitch` apart; results as far apart.
-    fn gradient_points(lines: &[f32], pitch: usize, out: &mut [f32]) {
-        let y = |k: usize| &lines[k * pitch..][..pitch];
-        let y = [y(0), y(1), y(2), y(3)];
-        let (o0, rest) = out.split_at_mut(pitch);
-        let (o1, rest) = rest.split_at_mut(pitch);
-        let (o2, rest) = rest.split_at_mut(pitch);
-        let (o3, rest) = rest.split_at_mut(pitch);
-        let (o4, o5) = rest.split_at_mut(pitch);
-        let o5 = &mut o5[..pitch];
-        for i in 0..pitch {
-            let p = spread([y[0][i], y[1][i], y[2][i], y[3][i]]);
-            (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
-        }
-    }
-}
-
-vectorised! {
     /// A y for every place.
-    fn across_gradient(y: [&[f32]; 4], out: [&mut [f32]; 6]) {
+    fn gradient_points(y: [&[f32]; 4], out: [&mut [f32]; 6]) {
         let len = y[0].len();
         let y = [&y[0][..len], &y[1][..len], &y[2][..len], &y[3][..len]];
         let [o0, o1, o2, o3, o4, o5] = out;
