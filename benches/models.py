@@ -65,6 +65,13 @@ def runtime_time(path, batch, threads, runs):
     return median_ms(lambda: session.run(None, {port.name: x}), runs, count)
 
 
+def idle(_):
+    """What a process holds before there is a network."""
+    import numpy
+    import onnxruntime
+    return numpy.__name__, onnxruntime.__name__
+
+
 def waylay_times(binary, path, batch, threads, runs):
     command = [binary, "inspect", path, "--time", str(batch), "--runs", str(runs), "--threads", str(threads), "--json"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -118,6 +125,40 @@ def agree(options):
     return rows
 
 
+def peak(*command):
+    """Most memory that a process held, in megabytes."""
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} failed")
+    return usage.ru_maxrss / 1000
+
+
+def memory(options):
+    """Peak memory of a process that loads a network and runs it twice."""
+    ours = pathlib.Path(options.waylay).parent / "examples/peers"
+    one = sys.executable, __file__, "--one"
+    idle = peak(*one, "idle", "")
+    rows, seen = [], set()
+    print("| model | ours, MB | onnxruntime, MB | of it without Python |\n|---|---|---|---|")
+    for path in sorted(options.folder.glob("*.onnx")):
+        name = path.stem.split(".")[0]
+        if name in seen or "-" in name or (options.only and name not in options.only):
+            continue
+        seen.add(name)
+        arguments = options.batch, options.threads, 2
+        runtime = peak(*one, "runtime", path, *arguments)
+        rows.append({"model": path.stem, "waylay": peak(ours, f"forward_{options.batch}", options.threads, 2, path),
+                     "onnxruntime": runtime, "without_python": runtime - idle})
+        mark = "" if rows[-1]["waylay"] <= rows[-1]["without_python"] else " (more)"
+        print("| {model} | {waylay:.0f}{mark} | {onnxruntime:.0f} | {without_python:.0f} |".format(mark=mark, **rows[-1]), flush=True)
+        save(options, rows)
+    less = sum(row["waylay"] <= row["without_python"] for row in rows)
+    print(f"\nBatch {options.batch}, {options.threads} threads, whole processes; Python with numpy and onnxruntime alone takes "
+          f"{idle:.0f} MB. {less} of {len(rows)} take no more than onnxruntime without that.")
+    return rows
+
+
 def alone(kind, *arguments):
     """Runs one peer in a process of its own, so that threads and memory of one do not weigh on another."""
     command = [sys.executable, __file__, "--one", kind, *map(str, arguments)]
@@ -134,12 +175,15 @@ def main():
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--agree", action="store_true")
     parser.add_argument("--times", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--waylay", default=str(ROOT / "target/release/waylay"))
     options = parser.parse_args()
     if options.agree:
         rows = agree(options)
         return sys.exit(any(not row.get("pass") for row in rows))
+    if options.memory:
+        return memory(options)
     rows = []
     agreement_columns = [] if options.times else ["opset", "nodes", "operators", "values", "gradient"]
     columns = ["model", *agreement_columns, "ours", "with gradient", "onnxruntime", "PyTorch", "with gradient",
@@ -185,7 +229,7 @@ def save(options, rows):
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         kind, what, *numbers = sys.argv[2:]
-        run = runtime_time if kind == "runtime" else torch_times
+        run = {"runtime": runtime_time, "torch": torch_times, "idle": idle}[kind]
         print(json.dumps(run(what, *map(int, numbers))))
     else:
         main()

@@ -60,12 +60,15 @@ pub struct TargetArgs {
     #[arg(long)]
     pub normalise_twice: bool,
     #[command(flatten)]
-    pub feature: FeatureArgs,
+    pub network: NetworkArgs,
 }
 
-/// What of the network is the embedding.
+/// Where the network runs, and what of it is the embedding.
 #[derive(Args, Clone, Debug, Default)]
-pub struct FeatureArgs {
+pub struct NetworkArgs {
+    /// Where it runs: cpu, or cuda or wgpu where the program was built with that feature
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
     /// Tensor of the graph that is the embedding, any that depends on the image; its first output where left out
     #[arg(long, value_name = "NAME")]
     pub output: Option<String>,
@@ -256,7 +259,7 @@ pub struct InspectArgs {
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub runs: usize,
     #[command(flatten)]
-    pub feature: FeatureArgs,
+    pub network: NetworkArgs,
 }
 
 #[derive(Args, Debug)]

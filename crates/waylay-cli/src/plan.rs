@@ -7,13 +7,14 @@ use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, UaaGanConfig};
 use waylay::attack::{AttackChoice, Epsilon};
 use waylay::dataset::{self, FolderOptions, Split};
 use waylay::image::io::MIN_SIDE;
+use waylay::run::{Device, DeviceKind};
 use waylay::target::onnx::{
     GRADIENT_FACTOR, Head, OnnxTarget, OpenOptions, Pool, TOLERANCE, Verification, verify,
 };
 use waylay::target::preprocess::{Preprocess, Preset};
 use waylay::target::{Metric, Target, sample_target};
 
-use crate::cli::{DataArgs, FeatureArgs, SceneArgs, TargetArgs, UaaGanArgs};
+use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
 use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
@@ -40,21 +41,23 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
 
 /// The target: a file, or the embedded sample's.
 pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
+    let device = device(&args.network)?;
     let Some(path) = &args.target else {
-        let feature = &args.feature;
-        let described = args.preprocess.is_some() || args.normalise_twice || feature.output.is_some();
-        if described || feature.pool.is_some() || feature.whiten.is_some() {
+        let network = &args.network;
+        let described = args.preprocess.is_some() || args.normalise_twice || network.output.is_some();
+        if described || network.pool.is_some() || network.whiten.is_some() {
             let text = "--preprocess, --output, --pool and --whiten describe a model; need --target FILE";
             return Err(Usage(text.into()).into());
         }
-        return Ok(sample_target()?);
+        return Ok(sample_target(device)?);
     };
     let preset = args.preprocess.as_deref().map(str::parse::<Preset>).transpose()?;
     let preprocess = Preprocess::choose(path, preset)?;
     let options = OpenOptions {
-        output: args.feature.output.clone(),
-        head: head(&args.feature)?,
+        output: args.network.output.clone(),
+        head: head(&args.network)?,
         normalise_twice: args.normalise_twice,
+        device,
         ..OpenOptions::new(preprocess)
     };
     let target = OnnxTarget::open(path, options).with_context(|| format!("target `{}`", path.display()))?;
@@ -69,8 +72,14 @@ pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
     Ok(target)
 }
 
+/// Where the network runs.
+pub fn device(args: &NetworkArgs) -> Result<Device> {
+    let kind = args.device.parse::<DeviceKind>().map_err(|e| Usage(e.to_string()))?;
+    Ok(kind.open().map_err(|e| Usage(format!("--device {kind}: {e}")))?)
+}
+
 /// What comes behind the network.
-pub fn head(args: &FeatureArgs) -> Result<Head> {
+pub fn head(args: &NetworkArgs) -> Result<Head> {
     let p = args.gem_p.unwrap_or(3.0);
     let pool = match args.pool.as_deref() {
         None => None,

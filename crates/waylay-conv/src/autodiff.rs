@@ -10,6 +10,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
+use crate::activation::Activation;
 use crate::backend::{self, ConvBackend, dims};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::Pooling;
@@ -108,6 +109,60 @@ impl Backward<Flex, 3> for InstanceNorm {
                 grads.register::<Flex>(node.id, value);
             }
         }
+    }
+}
+
+/// Backward pass of a layer normalisation; keeps the input, the scale and epsilon.
+#[derive(Debug)]
+struct LayerNorm;
+
+impl Backward<Flex, 3> for LayerNorm {
+    type State = (FlexTensor, FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (x, gamma, epsilon) = ops.state;
+        let [x_node, gamma_node, beta_node] = ops.parents;
+        if gamma_node.is_some() || beta_node.is_some() {
+            let values = backend::layer_norm_parameter_gradients(x.clone(), epsilon, gradient.clone());
+            for (node, value) in [gamma_node, beta_node].into_iter().zip(values) {
+                if let Some(node) = node {
+                    grads.register::<Flex>(node.id, value);
+                }
+            }
+        }
+        if let Some(node) = x_node {
+            let value = backend::layer_norm_input_gradient(x, gamma, epsilon, gradient);
+            grads.register::<Flex>(node.id, value);
+        }
+    }
+}
+
+/// Backward pass of a softmax; keeps its output.
+#[derive(Debug)]
+struct Softmax;
+
+impl Backward<Flex, 1> for Softmax {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let y = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| backend::softmax_gradient(y, gradient));
+    }
+}
+
+/// Backward pass of a function of one number; keeps its input or output.
+#[derive(Debug)]
+struct Activate;
+
+impl Backward<Flex, 1> for Activate {
+    type State = (Activation, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (function, kept) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| {
+            backend::activation_gradient(function, kept, gradient)
+        });
     }
 }
 
@@ -254,6 +309,38 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
         let output = Flex::fast_instance_norm(x.clone(), gamma.clone(), beta, epsilon);
         match InstanceNorm.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_layer_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f64) -> Tracked {
+        let nodes = [x.node(), gamma.node(), beta.node()];
+        let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+        let output = Flex::fast_layer_norm(x.clone(), gamma.clone(), beta, epsilon);
+        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_softmax(x: Tracked) -> Tracked {
+        let nodes = [x.node()];
+        let output = Flex::fast_softmax(x.into_primitive());
+        match Softmax.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(output.clone(), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn fast_activation(x: Tracked, function: Activation) -> Tracked {
+        let nodes = [x.node()];
+        let input = (x.is_tracked() && !function.keeps_output()).then(|| x.primitive().clone());
+        let output = Flex::fast_activation(x.into_primitive(), function);
+        match Activate.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let kept = input.unwrap_or_else(|| output.clone());
+                prep.finish((function, kept), output)
+            }
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

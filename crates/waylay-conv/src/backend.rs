@@ -5,11 +5,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
+use crate::activation::{self, Activation};
 use crate::finish::Finish;
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::{self, Pooling};
-use crate::{depthwise, general, prelu, resample};
+use crate::{depthwise, general, prelu, resample, rows};
 
 /// Operations with kernels of their own; every tensor holds `f32`.
 #[backend_extension(Flex, Autodiff)]
@@ -71,6 +72,20 @@ pub trait ConvBackend: Backend {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self>;
+
+    /// See [`crate::layer_norm`].
+    fn fast_layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::softmax`].
+    fn fast_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::activate`].
+    fn fast_activation(x: FloatTensor<Self>, function: Activation) -> FloatTensor<Self>;
 
     /// See [`crate::prelu`].
     fn fast_prelu(x: FloatTensor<Self>, alpha: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -152,6 +167,22 @@ impl ConvBackend for Flex {
         let shape = dims(&x);
         let (x, gamma, beta) = (Values::of(x), Values::of(gamma), Values::of(beta));
         tensor(norm::forward(planes(shape, epsilon), x.slice(), gamma.slice(), beta.slice()), shape)
+    }
+
+    fn fast_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> FlexTensor {
+        let shape = x.shape();
+        let (x, gamma, beta) = (Values::of(x), Values::of(gamma), Values::of(beta));
+        let values = rows::normalise(x.slice(), gamma.slice(), beta.slice(), epsilon);
+        FlexTensor::from_data(TensorData::new(values, shape))
+    }
+
+    fn fast_softmax(x: FlexTensor) -> FlexTensor {
+        let width = last(&x);
+        in_place(x, |values| rows::softmax(values, width))
+    }
+
+    fn fast_activation(x: FlexTensor, function: Activation) -> FlexTensor {
+        in_place(x, |values| activation::apply(values, function))
     }
 
     fn fast_prelu(x: FlexTensor, alpha: FlexTensor) -> FlexTensor {
@@ -254,6 +285,53 @@ pub(crate) fn instance_norm_gradients(
     [tensor(gradients.x, shape), tensor(gradients.gamma, [channels]), tensor(gradients.beta, [channels])]
 }
 
+/// Gradient of the input of a layer normalisation.
+pub(crate) fn layer_norm_input_gradient(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    epsilon: f64,
+    gradient: FlexTensor,
+) -> FlexTensor {
+    let shape = x.shape();
+    let (x, gamma, gradient) = (Values::of(x), Values::of(gamma), Values::of(gradient));
+    let values = rows::normalise_gradient(x.slice(), gamma.slice(), gradient.slice(), epsilon);
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// Gradients of the scale and the shift of a layer normalisation.
+pub(crate) fn layer_norm_parameter_gradients(
+    x: FlexTensor,
+    epsilon: f64,
+    gradient: FlexTensor,
+) -> [FlexTensor; 2] {
+    let width = last(&x);
+    let (x, gradient) = (Values::of(x), Values::of(gradient));
+    rows::normalise_parameter_gradients(x.slice(), gradient.slice(), width, epsilon)
+        .map(|values| tensor(values, [width]))
+}
+
+/// Gradient of the input of a softmax that gave `y`.
+pub(crate) fn softmax_gradient(y: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    let width = last(&y);
+    let y = Values::of(y);
+    in_place(gradient, |gradient| rows::softmax_gradient(gradient, y.slice(), width))
+}
+
+/// The last dimension.
+fn last(tensor: &FlexTensor) -> usize {
+    tensor.shape().iter().last().copied().unwrap_or(1)
+}
+
+/// Gradient of the input of `function`, which kept its input or output.
+pub(crate) fn activation_gradient(
+    function: Activation,
+    kept: FlexTensor,
+    gradient: FlexTensor,
+) -> FlexTensor {
+    let kept = Values::of(kept);
+    in_place(gradient, |gradient| activation::apply_derivative(gradient, kept.slice(), function))
+}
+
 /// Gradient of the input of a parametric rectifier.
 pub(crate) fn prelu_input_gradient(x: FlexTensor, alpha: FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let shape @ [_, channels, h, w] = dims(&x);
@@ -291,6 +369,20 @@ fn planes([_, channels, h, w]: [usize; 4], epsilon: f64) -> Planes {
 }
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// What `change` makes of the values of `tensor`: of its own, where nobody else holds them, else of a copy.
+fn in_place(mut tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
+    if let Some((start, end)) = tensor.layout().contiguous_offsets()
+        && let Some(values) = tensor.try_storage_mut::<f32>()
+    {
+        change(&mut values[start..end]);
+        return tensor;
+    }
+    let shape = tensor.shape();
+    let mut values = Values::of(tensor).slice().to_vec();
+    change(&mut values);
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 

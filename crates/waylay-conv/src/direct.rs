@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::filters::Filters;
 use crate::finish::Finish;
-use crate::kernel::{Kernel, interleave};
+use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -19,8 +20,8 @@ const LEAST_BLOCKS: usize = 8;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
 const DIRECT: usize = 16;
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `weight` `[Co, Ci / groups, Kh, Kw]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
     let kernel = Kernel::new();
     let (groups, depth) = (g.options.groups, g.depth());
     let blocks = g.group_out().div_ceil(kernel.filters());
@@ -44,10 +45,11 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'
                         panel.columns(g, x, group * g.group_in(), columns, width, part.len() <= DIRECT);
                     for index in part {
                         let filters = &filters[(group * blocks + index) * kernel.filters() * depth..];
-                        kernel.multiply(&filters[..kernel.filters() * depth], columns, pitch, width, block);
                         let first = index * kernel.filters();
                         let rows = kernel.filters().min(g.group_out() - first);
                         let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
+                        panel.expect(g, finish, channels.clone());
+                        kernel.multiply(&filters[..kernel.filters() * depth], columns, pitch, width, block);
                         // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
                         unsafe { panel.store(g, finish, output, channels, block, width) };
                     }
@@ -59,15 +61,12 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'
     unsafe { written(g.images * g.out_channels * g.output_area(), fill) }
 }
 
-/// The filters in blocks: one row per channel and tap, one column per filter of the block; zeros after the last.
-fn pack(g: &Geometry, kernel: Kernel, weight: &[f32], filters: &mut [f32]) {
+/// All filters in blocks.
+fn pack(g: &Geometry, kernel: Kernel, weight: &Filters<'_>, filters: &mut [f32]) {
     let (depth, count) = (g.depth(), kernel.filters());
     let blocks = g.group_out().div_ceil(count);
     filters.par_chunks_mut(count * depth).enumerate().for_each(|(block, target)| {
-        let (group, first) = (block / blocks, block % blocks * count);
-        let rows = count.min(g.group_out() - first);
-        let filters = &weight[(group * g.group_out() + first) * depth..][..rows * depth];
-        interleave(filters, depth, count, target);
+        weight.interleave(g, block / blocks, block % blocks * count, count, target);
     });
 }
 
@@ -144,6 +143,17 @@ impl Panel {
                 piece.shift(g, planes, columns, width);
             } else {
                 piece.stride(g, planes, columns, width);
+            }
+        }
+    }
+
+    /// Brings near what will be added to a block of sums while they are computed.
+    fn expect(&self, g: &Geometry, finish: &Finish<'_>, channels: Range<usize>) {
+        let Some(add) = finish.add else { return };
+        for channel in channels {
+            for piece in &self.pieces {
+                let start = (piece.image * g.out_channels + channel) * g.output_area() + piece.pixels.start;
+                simd::prefetch(&add[start..][..piece.pixels.len()]);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
 use crate::im2col::col2im;
@@ -17,10 +18,15 @@ const FEW: usize = 4;
 
 /// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `weight` `[Co, Ci / groups, Kh, Kw]`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+    filtered(g, x, &Filters::new(weight), finish)
+}
+
+fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
     if winograd::fits(g) {
-        return winograd::forward(g, x, weight, finish);
+        return winograd::forward(g, x, filters, finish);
     }
-    if few(g.group_out(), g)
+    if let Some(weight) = filters.plain()
+        && few(g.group_out(), g)
         && finish.add.is_none()
         && !finish.relu
         && let Some(transposed) = g.transposed()
@@ -31,7 +37,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'
         }
         return output;
     }
-    direct::forward(g, x, weight, finish)
+    direct::forward(g, x, filters, finish)
 }
 
 /// Whether so few channels come out, or so many taps see each value, that columns are better made of the products.
@@ -58,7 +64,11 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
         return scattered_gradient(g, weight, gradient);
     }
     match g.transposed() {
-        Some(transposed) => forward(&transposed, gradient, &flipped(g, weight), &Finish::default()),
+        Some(transposed) => {
+            let taps = (0..g.kernel_area()).rev().collect();
+            let filters = Filters::turned(weight, g.kernel_area(), taps);
+            filtered(&transposed, gradient, &filters, &Finish::default())
+        }
         None => strided::input_gradient(g, weight, gradient)
             .unwrap_or_else(|| scattered_gradient(g, weight, gradient)),
     }

@@ -5,8 +5,6 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::simd::vectorised;
-
 /// Most vectors that a panel is wide.
 const VECTORS: usize = 3;
 /// Vectors' widths in the plain kernel.
@@ -77,34 +75,6 @@ impl Kernel {
     }
 }
 
-/// Turns up to `count` filters of `len` weights, one after the other, into one row per weight, one column per filter; zeros
-/// for filters that are missing. `count` is [`Kernel::filters`].
-pub(crate) fn interleave(filters: &[f32], len: usize, count: usize, out: &mut [f32]) {
-    if filters.len() == count * len && count == MANY {
-        interleave_many(filters, len, out);
-        return;
-    }
-    for lane in 0..count {
-        let values = out[lane..].iter_mut().step_by(count);
-        match filters.get(lane * len..(lane + 1) * len) {
-            Some(filter) => values.zip(filter).for_each(|(place, value)| *place = *value),
-            None => values.for_each(|place| *place = 0.0),
-        }
-    }
-}
-
-vectorised! {
-    /// [`interleave`] for [`MANY`] filters.
-    fn interleave_many(filters: &[f32], len: usize, out: &mut [f32]) {
-        let f = |lane: usize| &filters[lane * len..][..len];
-        let (a, b, c, d) = (f(0), f(1), f(2), f(3));
-        let (e, f, g, h) = (f(4), f(5), f(6), f(7));
-        for (t, row) in out.as_chunks_mut::<MANY>().0.iter_mut().enumerate().take(len) {
-            *row = [a[t], b[t], c[t], d[t], e[t], f[t], g[t], h[t]];
-        }
-    }
-}
-
 /// Operands of one block.
 struct Block<'a> {
     a: &'a [f32],
@@ -130,8 +100,10 @@ impl<const N: usize> Wide<'_, N> {
     fn sum<S: Simd, const M: usize>(self, simd: S) {
         let width = N * S::F32_LANES;
         let Block { a, b, pitch, block } = self.0;
-        block.fill(0.0);
-        for (a, b) in a.chunks(STEPS * M).zip(b.chunks(STEPS * pitch)) {
+        if a.is_empty() {
+            block.fill(0.0);
+        }
+        for (part, (a, b)) in a.chunks(STEPS * M).zip(b.chunks(STEPS * pitch)).enumerate() {
             let mut sums = [[simd.splat_f32s(0.0); N]; M];
             for (a, b) in a.as_chunks::<M>().0.iter().zip(b.chunks(pitch)) {
                 let b = S::as_simd_f32s(&b[..width]).0;
@@ -144,7 +116,7 @@ impl<const N: usize> Wide<'_, N> {
             }
             for (row, sums) in block.chunks_exact_mut(width).zip(sums) {
                 for (place, sum) in S::as_mut_simd_f32s(row).0.iter_mut().zip(sums) {
-                    *place = simd.add_f32s(*place, sum);
+                    *place = if part == 0 { sum } else { simd.add_f32s(*place, sum) };
                 }
             }
         }

@@ -7,10 +7,12 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activation;
 mod autodiff;
 mod backend;
 mod depthwise;
 mod direct;
+mod filters;
 mod finish;
 mod gemm;
 mod gemm_slice;
@@ -24,6 +26,7 @@ mod options;
 mod pool;
 mod prelu;
 mod resample;
+mod rows;
 mod scratch;
 mod simd;
 mod stock;
@@ -37,6 +40,7 @@ mod winograd;
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
+pub use crate::activation::Activation;
 use crate::backend::ConvBackend;
 pub use crate::gemm_slice::matmul_transposed;
 pub use crate::memory::{MappedFile, keep_freed_memory};
@@ -129,6 +133,43 @@ pub fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon))
+}
+
+/// Normalises each row of `x`, its last dimension, to mean 0 and variance 1 (biased, plus `epsilon`), then scales by `gamma`
+/// and shifts by `beta`, a value per place in the row. Differentiable in all three.
+///
+/// # Panics
+/// If `gamma` or `beta` is not as long as a row.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let shape = x.dims();
+    assert_eq!(gamma.dims(), [shape[D - 1]], "layer_norm: one scale per place in a row");
+    assert_eq!(beta.dims(), [shape[D - 1]], "layer_norm: one shift per place in a row");
+    if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || shape.contains(&0) {
+        return stock::layer_norm(x, gamma, beta, epsilon);
+    }
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fast_layer_norm(x, gamma, beta, epsilon))
+}
+
+/// exp(v)/Σ exp(v) of each row of `x`, its last dimension. Differentiable.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !has_kernels(&x) || x.dims().contains(&0) {
+        return burn::tensor::activation::softmax(x, D - 1);
+    }
+    Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch()))
+}
+
+/// `function` of each of `x`, of any shape. Differentiable.
+pub fn activate<const D: usize>(x: Tensor<D>, function: Activation) -> Tensor<D> {
+    if !has_kernels(&x) {
+        return stock::activate(x, function);
+    }
+    Tensor::from_dispatch(Dispatch::fast_activation(x.into_dispatch(), function))
 }
 
 /// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `alpha`: a slope per channel `[C]`, or one for all

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -31,9 +32,9 @@ pub fn keep_freed_memory() -> bool {
 /// Bytes of a file where the system's cache holds them, not copied. Read-only.
 ///
 /// Whoever changes the file meanwhile changes the bytes, and whoever truncates it ends the process at the next access,
-/// as with any mapped file: map files that are replaced as a whole, as models are.
-#[derive(Debug)]
-pub struct MappedFile(Mmap);
+/// as with any mapped file: map files that are replaced as a whole, as models are. A clone is the same mapping.
+#[derive(Clone, Debug)]
+pub struct MappedFile(Arc<Mmap>);
 
 impl MappedFile {
     /// All of `file`; nothing where it is empty.
@@ -43,7 +44,7 @@ impl MappedFile {
     pub fn whole(file: &File) -> io::Result<Self> {
         // SAFETY: the mapping is private to this type and only read. What another process writes into the file meanwhile
         // is documented above; the bytes are taken for numbers, of which every pattern is one.
-        unsafe { Mmap::map(file) }.map(Self)
+        unsafe { Mmap::map(file) }.map(|map| Self(Arc::new(map)))
     }
 
     /// `length` bytes of `file` from `offset` on; both must lie within it.
@@ -57,7 +58,19 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
         }
         // SAFETY: as above.
-        unsafe { MmapOptions::new().offset(offset).len(length).map(file) }.map(Self)
+        unsafe { MmapOptions::new().offset(offset).len(length).map(file) }.map(|map| Self(Arc::new(map)))
+    }
+
+    /// Stops counting what was read so far as this process's memory; it is read from the file again where it is needed
+    /// again. A hint: does nothing where the system has no such call.
+    pub fn let_go(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is of a file and never written to, so that no page of it holds anything that the file
+            // does not: the next access finds the same bytes.
+            let advised = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            debug_assert!(advised.is_ok() || self.0.is_empty(), "{advised:?}");
+        }
     }
 }
 
@@ -80,6 +93,10 @@ mod tests {
         file.write_all(&[7; 5000]).unwrap();
         file.write_all(b"tail").unwrap();
         assert_eq!(MappedFile::whole(&file).unwrap().as_ref().len(), 5004);
+        let whole = MappedFile::whole(&file).unwrap();
+        assert_eq!(whole.as_ref()[5001], b'a');
+        whole.let_go();
+        assert_eq!(whole.clone().as_ref()[4998..], *b"\x07\x07tail");
         assert_eq!(MappedFile::part(&file, 4999, 3).unwrap().as_ref(), b"\x07ta");
         assert!(MappedFile::part(&file, 5000, 5).is_err() && MappedFile::part(&file, u64::MAX, 1).is_err());
     }

@@ -63,7 +63,7 @@ pub(crate) fn backward(planes: Planes, x: &[f32], gamma: &[f32], gradient: &[f32
 }
 
 /// Mean of a plane, and the reciprocal of its standard deviation.
-fn statistics(plane: &[f32], epsilon: f64) -> (f32, f32) {
+pub(crate) fn statistics(plane: &[f32], epsilon: f64) -> (f32, f32) {
     let count = plane.len() as f64;
     let mean = (sum(plane) / count) as f32;
     let variance = squares(plane, mean) / count;

@@ -23,13 +23,17 @@ impl Pooling {
         Self { input, kernel, output, options }
     }
 
-    /// Places along `axis` that window `index` covers and that lie in the image, in order.
-    fn places(&self, axis: usize, index: usize) -> impl Iterator<Item = usize> + Clone {
-        let (start, before) = (index * self.options.stride[axis], self.options.padding[axis]);
-        let (step, size) = (self.options.dilation[axis], self.input[axis]);
-        (0..self.kernel[axis])
-            .filter_map(move |tap| (start + tap * step).checked_sub(before))
-            .filter(move |at| *at < size)
+    /// Calls `visit` with the places along `axis` that window `index` covers and that lie in the image, and their taps, in
+    /// order.
+    #[inline(always)]
+    fn visit(&self, axis: usize, index: usize, mut visit: impl FnMut(usize, usize)) {
+        let mut at = (index * self.options.stride[axis]).wrapping_sub(self.options.padding[axis]);
+        for tap in 0..self.kernel[axis] {
+            if at < self.input[axis] {
+                visit(at, tap);
+            }
+            at = at.wrapping_add(self.options.dilation[axis]);
+        }
     }
 }
 
@@ -43,11 +47,9 @@ pub(crate) fn max(p: &Pooling, x: &[f32]) -> Vec<f32> {
         scratch::with(width, |line| {
             for (row, target) in target.chunks_exact_mut(columns).enumerate() {
                 line.fill(f32::NEG_INFINITY);
-                for y in p.places(0, row) {
-                    raise(line, &plane[y * width..][..width]);
-                }
+                p.visit(0, row, |y, _| raise(line, &plane[y * width..][..width]));
                 for (column, target) in target.iter_mut().enumerate() {
-                    *target = p.places(1, column).fold(*target, |most, at| larger(most, line[at]));
+                    p.visit(1, column, |x, _| *target = larger(*target, line[x]));
                 }
             }
         });
@@ -61,24 +63,34 @@ pub(crate) fn max_gradient(p: &Pooling, x: &[f32], gradient: &[f32]) -> Vec<f32>
     let mut result = vec![0.0; x.len()];
     let sources = x.par_chunks(height * width).zip(gradient.par_chunks(rows * columns));
     result.par_chunks_mut(height * width).zip(sources).for_each(|(target, (plane, gradient))| {
-        for (row, gradient) in gradient.chunks_exact(columns).enumerate() {
-            for (column, slope) in gradient.iter().enumerate() {
-                let mut most = (f32::NEG_INFINITY, None);
-                for y in p.places(0, row) {
-                    for at in p.places(1, column) {
-                        let value = plane[y * width + at];
-                        if value > most.0 || value.is_nan() || most.1.is_none() {
-                            most = (value, Some(y * width + at));
+        scratch::with(2 * width, |space| {
+            let (line, taps) = space.split_at_mut(width);
+            for (row, gradient) in gradient.chunks_exact(columns).enumerate() {
+                line.fill(f32::NEG_INFINITY);
+                taps.fill(f32::INFINITY);
+                p.visit(0, row, |y, tap| raise_first(line, taps, &plane[y * width..][..width], tap as f32));
+                for (column, slope) in gradient.iter().enumerate() {
+                    let (mut most, mut first, mut place) = (f32::NEG_INFINITY, f32::INFINITY, None);
+                    p.visit(1, column, |x, _| {
+                        if exceeds(line[x], taps[x], most, first) {
+                            (most, first, place) = (line[x], taps[x], Some(x));
                         }
+                    });
+                    if let Some(x) = place {
+                        let y = row * p.options.stride[0] + first as usize * p.options.dilation[0];
+                        target[(y - p.options.padding[0]) * width + x] += slope;
                     }
                 }
-                if let Some(at) = most.1 {
-                    target[at] += slope;
-                }
             }
-        }
+        });
     });
     result
+}
+
+/// Whether `value` is to be taken instead of `most`: it is larger, or as large and seen by an earlier tap, or NaN.
+#[inline(always)]
+fn exceeds(value: f32, tap: f32, most: f32, first: f32) -> bool {
+    (value > most) | ((value == most) & (tap < first)) | value.is_nan()
 }
 
 #[inline(always)]
@@ -90,5 +102,16 @@ vectorised! {
     /// Raises each of `most` to the value beside it.
     fn raise(most: &mut [f32], values: &[f32]) {
         most.iter_mut().zip(values).for_each(|(most, value)| *most = larger(*most, *value));
+    }
+}
+
+vectorised! {
+    /// [`raise`], with which tap each of `most` was seen by.
+    fn raise_first(most: &mut [f32], taps: &mut [f32], values: &[f32], tap: f32) {
+        for ((most, first), value) in most.iter_mut().zip(taps).zip(values) {
+            let raised = exceeds(*value, tap, *most, *first);
+            *most = if raised { *value } else { *most };
+            *first = if raised { tap } else { *first };
+        }
     }
 }

@@ -129,6 +129,19 @@ pub(crate) fn copy(target: &mut [f32], source: &[f32]) {
     }
 }
 
+/// Asks for `values` to be brought near, ahead of their use.
+#[inline(always)]
+pub(crate) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint, for any address; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 vectorised! {
     /// Adds `source` to `target`.
     pub(crate) fn add(target: &mut [f32], source: &[f32]) {

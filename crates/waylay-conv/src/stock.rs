@@ -1,8 +1,9 @@
 //! The operations in Burn's own terms: for devices without kernels of ours, and what ours are tested against.
 
-use burn::tensor::Tensor;
 use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, MaxPoolOptions, PadMode};
+use burn::tensor::{Tensor, activation};
 
+use crate::activation::Activation;
 use crate::options::ConvOptions;
 
 pub(crate) fn conv2d(
@@ -30,7 +31,7 @@ pub(crate) fn conv2d_then(
         Some(add) => sums + add,
         None => sums,
     };
-    if relu { burn::tensor::activation::relu(sums) } else { sums }
+    if relu { activation::relu(sums) } else { sums }
 }
 
 pub(crate) fn conv_transpose2d(
@@ -60,6 +61,32 @@ pub(crate) fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, eps
     let centred = x - mean;
     let variance = centred.clone().powi_scalar(2).mean_dim(3).mean_dim(2);
     centred / (variance + epsilon).sqrt() * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1])
+}
+
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let mean = x.clone().mean_dim(D - 1);
+    let centred = x - mean;
+    let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
+    centred / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+pub(crate) fn activate<const D: usize>(x: Tensor<D>, function: Activation) -> Tensor<D> {
+    match function {
+        Activation::Relu => activation::relu(x),
+        Activation::Clip(low, high) => x.clamp(low, high),
+        Activation::Sigmoid => activation::sigmoid(x),
+        Activation::Tanh => x.tanh(),
+        Activation::Silu => activation::silu(x),
+        Activation::Gelu => activation::gelu(x),
+        Activation::GeluTanh => activation::gelu_approximate(x),
+        Activation::HardSigmoid(slope, shift) => (x * slope + shift).clamp(0.0, 1.0),
+        Activation::HardSwish => x.clone() * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+    }
 }
 
 pub(crate) fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {

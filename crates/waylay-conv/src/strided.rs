@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use crate::direct;
+use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::simd::vectorised;
@@ -77,19 +78,11 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
         return Vec::new();
     }
     let [stride_y, stride_x] = g.options.stride;
-    let (outs, ins, area) = (g.group_out(), g.group_in(), row.taps * column.taps);
-    let mut taps = vec![0.0; g.in_channels * outs * area];
-    taps.par_chunks_mut(outs * area).enumerate().for_each(|(input, filter)| {
-        let (group, input) = (input / ins, input % ins);
-        for (output, taps) in filter.chunks_exact_mut(area).enumerate() {
-            let source =
-                &weight[((group * outs + output) * ins + input) * g.kernel_area()..][..g.kernel_area()];
-            for (place, tap) in taps.iter_mut().enumerate() {
-                let (ky, kx) = (row.taps - 1 - place / column.taps, column.taps - 1 - place % column.taps);
-                *tap = source[(row.first + ky * stride_y) * g.kernel[1] + column.first + kx * stride_x];
-            }
-        }
+    let taps = (0..row.taps * column.taps).rev().map(|place| {
+        let (ky, kx) = (place / column.taps, place % column.taps);
+        (row.first + ky * stride_y) * g.kernel[1] + column.first + kx * stride_x
     });
+    let filters = Filters::turned(weight, g.kernel_area(), taps.collect());
     let convolution = Geometry {
         images: g.images,
         in_channels: g.out_channels,
@@ -103,7 +96,7 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
             ..ConvOptions::default()
         },
     };
-    direct::forward(&convolution, gradient, &taps, &Finish::default())
+    direct::forward(&convolution, gradient, &filters, &Finish::default())
 }
 
 vectorised! {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, leaky_relu, max_pool2d,
-    pixel_shuffle, pixel_unshuffle, prelu, stock, upsample_nearest,
+    activate, conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, layer_norm,
+    leaky_relu, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, softmax, stock, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -341,6 +341,54 @@ fn prelu_and_its_gradients_equal_burns() {
         };
         assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
     }
+}
+
+#[test]
+fn layer_norm_and_its_gradients_equal_burns() {
+    for width in [1, 7, 48, 100] {
+        let inputs =
+            (tensor([2, 3, 5, width], 8), None::<Tensor<1>>, vec![tensor([width], 9), tensor([width], 10)]);
+        let call = |norm: fn(Tensor<4>, Tensor<1>, Tensor<1>, f64) -> Tensor<4>| {
+            run(&inputs, |(x, _, vectors)| norm(x.clone(), vectors[0].clone(), vectors[1].clone(), 1e-3))
+        };
+        assert_same(call(layer_norm), call(stock::layer_norm), &format!("rows of {width}"));
+    }
+}
+
+#[test]
+fn softmax_and_its_gradient_equal_burns() {
+    for width in [1, 7, 48, 100] {
+        let inputs = (tensor([2, 3, 5, width], 8), None::<Tensor<1>>, Vec::new());
+        let ours = run(&inputs, |(x, ..)| softmax(x.clone() * 20.0));
+        let stock = run(&inputs, |(x, ..)| burn::tensor::activation::softmax(x.clone() * 20.0, 3));
+        assert_same(ours, stock, &format!("rows of {width}"));
+    }
+    let large = Tensor::<2>::from_floats([[1e30, -1e30, 0.0]], &Device::flex());
+    assert_eq!(floats(softmax(large).into_data())[0], 1.0);
+}
+
+#[test]
+fn activations_and_their_gradients_equal_burns() {
+    use crate::Activation::*;
+    let inputs = (tensor([2, 6, 9, 7], 8), None::<Tensor<1>>, Vec::new());
+    for function in
+        [Relu, Clip(-0.3, 0.4), Sigmoid, Tanh, Silu, Gelu, GeluTanh, HardSigmoid(0.3, 0.5), HardSwish]
+    {
+        let ours = run(&inputs, |(x, ..)| activate(x.clone(), function));
+        let stock = run(&inputs, |(x, ..)| stock::activate(x.clone(), function));
+        assert_same(ours, stock, &format!("{function:?}"));
+    }
+}
+
+#[test]
+fn an_activation_leaves_alone_what_others_hold() {
+    let x = tensor([2, 3, 4, 5], 3);
+    let before = floats(x.clone().into_data());
+    let part = x.clone().narrow(1, 1, 1);
+    let rectified = floats(activate(part.clone(), crate::Activation::Relu).into_data());
+    assert_eq!(rectified, floats(part.into_data()).iter().map(|v| v.max(0.0)).collect::<Vec<_>>());
+    assert_eq!(floats(activate(x.clone(), crate::Activation::Relu).into_data()).len(), 120);
+    assert_eq!(floats(x.into_data()), before);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::direct::Panel;
-use crate::kernel::{Kernel, interleave};
+use crate::filters::interleave;
+use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};

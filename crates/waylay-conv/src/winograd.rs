@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
-use crate::kernel::{Kernel, interleave};
+use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -118,13 +119,13 @@ struct Work<'a> {
     g: &'a Geometry,
     tiling: Tiling,
     kernel: Kernel,
-    weight: &'a [f32],
+    weight: &'a Filters<'a>,
     finish: &'a Finish<'a>,
     output: &'a Shared<'a>,
 }
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `weight` `[Co, Ci, 3, 3]`, where [`fits`].
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, where [`fits`].
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
     let (kernel, tiling) = (Kernel::new(), Tiling::new(g));
     let mut total = 0;
     let panels: Vec<Panel> = (0..tiling.count(g))
@@ -222,14 +223,11 @@ impl Work<'_> {
     /// U = G g Gᵀ of a block of filters: for each of 36 points, a row for each channel, a column for each filter.
     fn transform_filters(&self, block: usize, filters: &mut [f32]) {
         let (ins, count) = (self.g.in_channels, self.kernel.filters());
-        let first = block * count;
-        let rows = count.min(self.g.out_channels - first);
-        let weight = &self.weight[first * ins * TAPS..][..rows * ins * TAPS];
         // Some channels at a time: a row per tap and channel, the same with all channels of a tap together, halfway.
         let most = CHANNELS.min(ins) * count;
         scratch::with((2 * TAPS + 3 * IN) * most + ins * TAPS * count, |space| {
             let (rows, space) = space.split_at_mut(ins * TAPS * count);
-            interleave(weight, ins * TAPS, count, rows);
+            self.weight.interleave(self.g, 0, block * count, count, rows);
             for (step, rows) in rows.chunks(CHANNELS * TAPS * count).enumerate() {
                 let len = rows.len() / TAPS;
                 let (taps, half) = space.split_at_mut(TAPS * len);

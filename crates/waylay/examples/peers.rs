@@ -223,8 +223,8 @@ fn step(
             + d.forward(perturbed.clone().detach()).powi_scalar(2).mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &d);
         let d = d_adam.step(2e-4, d, gradients);
-        let clean = target.forward(x.clone())?.embedding;
-        let attacked = target.forward(perturbed.clone())?.embedding;
+        let clean = target.embedding(x.clone())?;
+        let attacked = target.embedding(perturbed.clone())?;
         let gan = (d.clone().no_grad().forward(perturbed.clone()) - 1.0).powi_scalar(2).mean();
         let loss = if uaa {
             let (clean, attacked) = (unit(clean), unit(attacked));
@@ -282,10 +282,10 @@ fn network(target: &OnnxTarget, batch: usize, gradient: bool, runs: usize) -> Ou
     timed(runs, || {
         if gradient {
             let x = Tensor::<4>::from_inner(x.clone()).require_grad();
-            let loss = target.forward(x.clone())?.embedding.powi_scalar(2).sum();
+            let loss = target.embedding(x.clone())?.powi_scalar(2).sum();
             drop(x.grad(&loss.backward()).map(Tensor::into_data));
         } else {
-            drop(target.forward(x.clone())?.embedding.into_data());
+            drop(target.embedding(x.clone())?.into_data());
         }
         Ok(())
     })

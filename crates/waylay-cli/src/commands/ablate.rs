@@ -11,7 +11,7 @@ use waylay::dataset;
 use waylay::image::ImageBatch;
 use waylay::quality::{self, Quality};
 use waylay::retrieval::Scores;
-use waylay::run::{Device, Seed, Silent, write_atomic};
+use waylay::run::{Seed, Silent, write_atomic};
 use waylay::target::Target;
 
 use super::{announce, print};
@@ -147,7 +147,7 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
     let target = plan::target(&args.target)?;
     let split = plan::split(&args.data, &args.target)?;
     announce(&target, Some(epsilon));
-    let device = Device::flex();
+    let device = target.device();
     let train = dataset::load(&split.train, target.input(), target.resizing())?;
     let queries = dataset::load(&split.query, target.input(), target.resizing())?;
     let system = System::new(&target, metric, &split.query, &split.gallery, &device, &Silent)?;

@@ -7,7 +7,7 @@ use waylay::attack::{Attack, AttackChoice, Epsilon, Scene, craft};
 use waylay::dataset;
 use waylay::image::write_png;
 use waylay::quality;
-use waylay::run::{Device, OutputDir, Seed};
+use waylay::run::{OutputDir, Seed};
 use waylay::target::{Metric, Target};
 
 use super::audit::load_generator;
@@ -58,7 +58,7 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     let out = OutputDir::create(&args.out, true)?;
     announce(&target, Some(epsilon));
     let clean = dataset::load(&items, target.input(), target.resizing())?;
-    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.seed), device: Device::flex() };
+    let scene = Scene { target: &target, metric, epsilon, seed: Seed(args.seed), device: target.device() };
     let crafted = craft(attack.as_ref(), &clean, &scene, &Bar::default())?;
     for (i, name) in names.iter().enumerate() {
         write_png(&out.file(name)?, &crafted.images, i)?;

@@ -5,7 +5,7 @@ use waylay::attack::AttackChoice;
 use waylay::attack::uaa_gan::{Generator, GeneratorFile, GeneratorFileError};
 use waylay::audit::{AuditPlan, audit};
 use waylay::report;
-use waylay::run::{Device, OutputDir, Seed};
+use waylay::run::{OutputDir, Seed};
 use waylay::target::Target;
 use waylay::target::onnx::OnnxTarget;
 
@@ -111,7 +111,7 @@ pub fn load_generator(
         reason: e.to_string(),
     })?;
     let (facts, generator) =
-        GeneratorFile::decode(path, bytes, target as &dyn Target, transfer, &Device::flex())?;
+        GeneratorFile::decode(path, bytes, target as &dyn Target, transfer, &target.device())?;
     Ok((facts, generator))
 }
 

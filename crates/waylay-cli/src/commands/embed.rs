@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use npyz::WriterBuilder;
 use serde_json::json;
 use waylay::dataset;
-use waylay::run::{AtomicFile, Device, Progress, write_atomic};
+use waylay::run::{AtomicFile, Progress, write_atomic};
 use waylay::target::{STREAM_BATCH, Target, embed_stream};
 
 use super::{announce, print};
@@ -32,7 +32,7 @@ pub fn run(args: EmbedArgs, json: bool) -> Result<()> {
     let (start, mut done) = (Instant::now(), 0);
     let per_second = |done: usize| done as f64 / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
     bar.begin("Embed", count.div_ceil(STREAM_BATCH));
-    embed_stream(items.into_iter(), &target, &Device::flex(), |batch, _, embeddings| -> Result<()> {
+    embed_stream(items.into_iter(), &target, &target.device(), |batch, _, embeddings| -> Result<()> {
         writer.extend(embeddings.values().iter().copied()).context("write the array")?;
         done += batch.len();
         bar.advance(&format!("{:.0} images/s", per_second(done)));

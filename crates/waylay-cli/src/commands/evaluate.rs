@@ -9,7 +9,6 @@ use waylay::dataset::{self, Item};
 use waylay::image::Resizing;
 use waylay::quality;
 use waylay::retrieval::Scores;
-use waylay::run::Device;
 use waylay::target::{Metric, Target};
 
 use super::{announce, print};
@@ -25,7 +24,7 @@ pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {
         (dataset::read_folder(&args.clean)?, dataset::read_folder(&args.gallery)?);
     announce(&target, None);
     let system =
-        System::new(&target, metric, &clean_items, &gallery_items, &Device::flex(), &Bar::default())?;
+        System::new(&target, metric, &clean_items, &gallery_items, &target.device(), &Bar::default())?;
     let clean = dataset::load(&clean_items, target.input(), target.resizing())?;
     let score = |images| -> Result<Scores> { Ok(system.search(images)?.0.scores) };
     let mut result = BTreeMap::from([("metric", json!(metric)), ("clean", json!(score(&clean)?))]);

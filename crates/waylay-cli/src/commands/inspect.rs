@@ -18,14 +18,17 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     let size = args.size.as_deref().map(parse_size).transpose()?;
     let size = size.or(beside.as_ref().and_then(|p| p.size));
     let layout = beside.as_ref().map_or(Layout::default(), |p| p.layout);
-    let (output, head) = (args.feature.output.clone(), plan::head(&args.feature)?);
+    let (output, head) = (args.network.output.clone(), plan::head(&args.network)?);
+    let device = plan::device(&args.network)?;
     if let Some(batch) = args.time {
         if !(1..=1024).contains(&batch) || !(1..=1000).contains(&args.runs) {
             return Err(Usage("--time needs 1 to 1,024 images, --runs 1 to 1,000".into()).into());
         }
         let preprocess = Preprocess { size, layout, ..Preset::None.into() };
-        let target =
-            OnnxTarget::open(&args.model, OpenOptions { output, head, ..OpenOptions::new(preprocess) })?;
+        let target = OnnxTarget::open(
+            &args.model,
+            OpenOptions { output, head, device, ..OpenOptions::new(preprocess) },
+        )?;
         let found = time(&target, batch, args.runs)?;
         return print(json, &found, || {
             format!(
@@ -44,7 +47,8 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     // The reference holds what the network itself takes: no preprocessing stands between.
     let channels = beside.map_or(Channels::default(), |p| p.channels);
     let preprocess = Preprocess { size, layout, channels, ..Preset::None.into() };
-    let target = OnnxTarget::open(&args.model, OpenOptions { output, head, ..OpenOptions::new(preprocess) })?;
+    let target =
+        OnnxTarget::open(&args.model, OpenOptions { output, head, device, ..OpenOptions::new(preprocess) })?;
     let found = verify(&target, reference)?;
     let pass = found.passes(args.tolerance);
     print(json, &json!({ "verification": found, "tolerance": args.tolerance, "pass": pass }), || {

@@ -6,7 +6,7 @@ use waylay::attack::Scene;
 use waylay::attack::uaa_gan;
 use waylay::audit::write_generator;
 use waylay::dataset;
-use waylay::run::{Device, OutputDir, Seed};
+use waylay::run::{OutputDir, Seed};
 use waylay::target::Target;
 
 use super::{announce, print};
@@ -35,7 +35,7 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     announce(&target, Some(epsilon));
     let images = dataset::load(&items, target.input(), target.resizing())?;
     let scene =
-        Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: Device::flex() };
+        Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: target.device() };
     let trained = uaa_gan::train(&config, &images, &scene, &Bar::default())?;
     write_generator(&trained, &config, &scene, &out)?;
     let last = trained.log.last().cloned().unwrap_or_default();

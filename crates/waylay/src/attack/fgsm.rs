@@ -27,7 +27,7 @@ impl Attack for Fgsm {
 
     fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
         let x = clean.to_tensor(&scene.device);
-        let f_x = scene.target.forward(x.clone())?.embedding;
+        let f_x = scene.target.embedding(x.clone())?;
         let start = uniform_start(clean, first, scene, "fgsm");
         ascend(x, f_x, start, 1, scene.epsilon.in_pixels(), scene)
     }

@@ -6,14 +6,26 @@ use super::{Scene, feature_distance};
 use crate::target::Features;
 use crate::target::onnx::OnnxError;
 
-/// What the target computes of `pixels` `[N, C, H, W]`, and the gradient of d(f_x, f(pixels)) in them, of the same shape;
-/// `f_x` is `[N, dim]`. Neither is tracked. The gradient is 0 where the target does not depend on its input.
+/// The gradient of d(f_x, f(pixels)) in `pixels` `[N, C, H, W]`, of the same shape; `f_x` is `[N, dim]`. Nothing is tracked.
+/// The gradient is 0 where the target does not depend on its input.
 pub fn distance_gradient(
     f_x: &Tensor<2>,
     pixels: Tensor<4>,
     scene: &Scene<'_>,
+) -> Result<Tensor<4>, OnnxError> {
+    let leaf = leaf(pixels, scene);
+    let embedding = scene.target.embedding(leaf.clone())?;
+    let distance = feature_distance(scene.metric, Tensor::from_inner(f_x.clone()), embedding);
+    Ok(slope(leaf, distance))
+}
+
+/// As [`distance_gradient`], with what the target computes of `pixels` before it.
+pub fn distance_look(
+    f_x: &Tensor<2>,
+    pixels: Tensor<4>,
+    scene: &Scene<'_>,
 ) -> Result<(Features, Tensor<4>), OnnxError> {
-    gradient(pixels, scene, |embedding| {
+    look(pixels, scene, |embedding| {
         feature_distance(scene.metric, Tensor::from_inner(f_x.clone()), embedding)
     })
 }
@@ -21,24 +33,34 @@ pub fn distance_gradient(
 /// What the target computes of `pixels` `[N, C, H, W]`, and the gradient of −f(pixels)·f_x for f_x = f(pixels), held fixed:
 /// where the embedding is drawn to its own opposite. Unlike the gradient of the distance it is not 0 there.
 /// Source: Zheng et al., arXiv:1809.02681, the direction of their opposite-direction feature attack.
-pub fn opposite_gradient(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<(Features, Tensor<4>), OnnxError> {
-    gradient(pixels, scene, |embedding| {
+pub fn opposite_look(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<(Features, Tensor<4>), OnnxError> {
+    look(pixels, scene, |embedding| {
         let fixed = embedding.clone().detach();
         -(embedding * fixed).sum_dim(1).squeeze_dim::<1>(1)
     })
 }
 
 /// What the target computes of `pixels`, and the gradient in them of what `measure` makes of each embedding.
-fn gradient(
+fn look(
     pixels: Tensor<4>,
     scene: &Scene<'_>,
     measure: impl FnOnce(Tensor<2>) -> Tensor<1>,
 ) -> Result<(Features, Tensor<4>), OnnxError> {
-    let leaf = Tensor::<4>::from_data(pixels.into_data(), &scene.device.clone().autodiff()).require_grad();
+    let leaf = leaf(pixels, scene);
     let Features { embedding, taps } = scene.target.forward(leaf.clone())?;
-    let gradient = leaf.grad(&measure(embedding.clone()).sum().backward());
-    let gradient = gradient.unwrap_or_else(|| leaf.inner().zeros_like());
+    let gradient = slope(leaf, measure(embedding.clone()));
     let features =
         Features { embedding: embedding.inner(), taps: taps.into_iter().map(Tensor::inner).collect() };
     Ok((features, gradient))
+}
+
+/// `pixels` as something to differentiate in.
+fn leaf(pixels: Tensor<4>, scene: &Scene<'_>) -> Tensor<4> {
+    Tensor::<4>::from_data(pixels.into_data(), &scene.device.clone().autodiff()).require_grad()
+}
+
+/// The gradient of the sum of `values` in `leaf`.
+fn slope(leaf: Tensor<4>, values: Tensor<1>) -> Tensor<4> {
+    let gradient = leaf.grad(&values.sum().backward());
+    gradient.unwrap_or_else(|| leaf.inner().zeros_like())
 }

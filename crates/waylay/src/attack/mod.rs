@@ -23,7 +23,7 @@ pub use choice::{AttackChoice, AttackChoiceError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
 pub use fgsm::Fgsm;
-pub use gradient::{distance_gradient, opposite_gradient};
+pub use gradient::{distance_gradient, distance_look, opposite_look};
 pub use noise::Noise;
 pub use pgd::{Pgd, PgdConfig, PgdConfigError};
 

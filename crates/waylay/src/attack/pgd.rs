@@ -77,7 +77,7 @@ impl Attack for Pgd {
             None => 2.5 * scene.epsilon.in_pixels() / self.config.steps as f32,
         };
         let x = clean.to_tensor(&scene.device);
-        let f_x = scene.target.forward(x.clone())?.embedding;
+        let f_x = scene.target.embedding(x.clone())?;
         let start =
             if self.config.random_start { uniform_start(clean, first, scene, "pgd") } else { x.zeros_like() };
         ascend(x, f_x, start, self.config.steps, step, scene)
@@ -109,7 +109,7 @@ pub(super) fn ascend(
     let epsilon = scene.epsilon.in_pixels();
     for _ in 0..steps {
         let perturbed = (x.clone() + delta.clone()).clamp(0.0, 1.0);
-        let (_, gradient) = distance_gradient(&f_x, perturbed, scene)?;
+        let gradient = distance_gradient(&f_x, perturbed, scene)?;
         delta = (delta + gradient.sign() * step).clamp(-epsilon, epsilon);
     }
     Ok(x + delta)

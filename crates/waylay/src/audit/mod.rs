@@ -11,7 +11,6 @@ mod verdict;
 use std::time::{Instant, SystemTime};
 
 use burn::module::Module;
-use burn::tensor::Device;
 use thiserror::Error;
 
 use crate::attack::uaa_gan::{
@@ -107,7 +106,7 @@ struct Measured {
 /// `generator.safetensors`, `generator.toml` and `training.jsonl`. The report is the caller's to write from the value.
 pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> Result<Audit, AuditError> {
     let started = (SystemTime::now(), Instant::now());
-    let device = Device::flex();
+    let device = plan.target.device();
     let scene = Scene {
         target: plan.target,
         metric: plan.metric,

@@ -1,6 +1,7 @@
 //! What every run has: a seed, progress, files that appear whole or not at all.
 
 mod atomic;
+mod device;
 mod hash;
 mod output;
 mod progress;
@@ -9,6 +10,7 @@ mod seed;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
 pub use burn::tensor::Device;
+pub use device::{DeviceError, DeviceKind};
 pub use hash::{Hash, sha256};
 pub use output::{OutputDir, OutputError};
 pub use progress::{Progress, Silent};

@@ -53,12 +53,23 @@ pub trait Target: Send + Sync {
         Resizing::default()
     }
 
+    /// Where its weights are, and its input must be.
+    fn device(&self) -> Device {
+        Device::flex()
+    }
+
     /// Dimensions of the embedding.
     fn dim(&self) -> usize;
 
     /// Feature maps for conditioning, from the largest size to the smallest: for each spatial size below the input's, up
     /// to four activations evenly spaced from the first to the last of that size, and the last map. Empty for networks without such maps.
     fn taps(&self) -> &[Tap];
+
+    /// The embedding `[N, dim]` of pixels `[N, C, H, W]` in [0, 1], without the taps. Differentiable in `pixels` when they are
+    /// tracked.
+    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, onnx::OnnxError> {
+        Ok(self.forward(pixels)?.embedding)
+    }
 
     /// Embeds pixels `[N, C, H, W]` in [0, 1]. Differentiable in `pixels` when they are tracked.
     fn forward(&self, pixels: Tensor<4>) -> Result<Features, onnx::OnnxError>;

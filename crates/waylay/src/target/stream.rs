@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn images_are_made_only_a_few_batches_ahead_and_come_in_order() {
-        let target = sample_target().unwrap();
+        let target = sample_target(Device::flex()).unwrap();
         let count = 30 * STREAM_BATCH + 7;
         let made = AtomicUsize::new(0);
         let items = (0..count).map(|index| {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn one_thread_is_enough_even_if_it_is_the_one_that_waits() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let target = sample_target().unwrap();
+        let target = sample_target(Device::flex()).unwrap();
         let mut done = 0;
         let embedded = pool.install(|| {
             embed_stream::<StreamError>((0..200).map(item), &target, &Device::flex(), |items, _, _| {
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_first_error_ends_the_stream() {
-        let target = sample_target().unwrap();
+        let target = sample_target(Device::flex()).unwrap();
         let broken = Item { source: Source::File("/nowhere/at/all.png".into()), ..item(9) };
         let items = (0..1000).map(|index| if index == 130 { broken.clone() } else { item(index) });
         let mut seen = 0;

@@ -133,7 +133,7 @@ pub fn train(
         let first = g.first_look(plain.clone(), scene).map_err(AttackError::from)?;
         let clean = match first.features() {
             Some(features) => features.embedding.clone(),
-            None => scene.target.forward(plain).map_err(AttackError::from)?.embedding,
+            None => scene.target.embedding(plain).map_err(AttackError::from)?,
         };
         let look = looks(&g, first, step, scene)?;
         let perturbed = g.perturb_once(&look, scene.epsilon);
@@ -150,7 +150,7 @@ pub fn train(
 
         // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0)
         let f_x = Tensor::from_inner(clean.clone());
-        let f_perturbed = scene.target.forward(perturbed.clone()).map_err(AttackError::from)?.embedding;
+        let f_perturbed = scene.target.embedding(perturbed.clone()).map_err(AttackError::from)?;
         let to_other = others(config, scene.metric, &clean, &mut mining, &device);
         let to_perturbed = feature_distance(scene.metric, f_x.clone(), f_perturbed.clone());
         let triplets = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);

@@ -11,6 +11,7 @@ use super::fold::{apply, is_live};
 use super::graph::Graph;
 use super::ops::Call;
 use super::proto::{ModelProto, TensorProto};
+use super::source::Source;
 use super::value::{Ranked, Value};
 
 /// What became of a test.
@@ -87,7 +88,7 @@ fn run(
     let names: Vec<String> = given.iter().map(|t| t.name.clone().unwrap_or_default()).collect();
     // A graph without inputs has a constant to come all the same, that nobody asks for.
     let bound = if names.is_empty() { vec!["\0".to_owned()] } else { names.clone() };
-    let graph = Graph::build_with(model, "model", None, &bound)?;
+    let graph = Graph::build_with(model, "model", &Source::default(), &bound)?;
     if let Some(node) = graph.unsupported().next() {
         return Ok(NodeTest::Unsupported { operator: node.operator.clone() });
     }
@@ -136,7 +137,7 @@ fn execute(graph: &Graph, given: HashMap<String, Value>) -> Result<Vec<Constant>
         }
         let inputs = node.inputs.iter().map(|i| i.and_then(|id| values[id].clone())).collect();
         let call = Call { node, opset: graph.opset, inputs, device: &device, batch: 1 };
-        for (id, value) in node.outputs.iter().zip(apply(node, &call)?) {
+        for (id, value) in node.outputs.iter().zip(apply(node, call)?) {
             if let Some(id) = *id {
                 values[id] = Some(value);
             }

@@ -70,12 +70,14 @@ impl Constant {
 
     /// SHA-256 of its values.
     pub fn digest(&self) -> String {
-        let bytes: Vec<u8> = match &self.values {
-            Values::Float(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Values::Int(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Values::Bool(v) => v.iter().map(|&v| u8::from(v)).collect(),
-        };
-        sha256([&bytes[..]])
+        fn hash<T: Copy, const W: usize>(values: &[T], bytes: impl Fn(T) -> [u8; W]) -> String {
+            sha256(values.chunks(1 << 16).map(|part| part.iter().flat_map(|&v| bytes(v)).collect::<Vec<_>>()))
+        }
+        match &self.values {
+            Values::Float(v) => hash(v, f32::to_le_bytes),
+            Values::Int(v) => hash(v, i64::to_le_bytes),
+            Values::Bool(v) => hash(v, |v| [u8::from(v)]),
+        }
     }
 
     /// The elements at `offsets`, with shape `dims`. Offsets must be below [`Self::len`].

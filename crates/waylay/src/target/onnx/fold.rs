@@ -10,6 +10,7 @@ use super::OnnxError;
 use super::constant::{Constant, Values};
 use super::graph::{Attribute, Graph, Id, Node};
 use super::ops::{self, Call};
+use super::recognise::recognise;
 use super::value::{Known, Value};
 
 /// Folds `graph`, whose only output is then `output`.
@@ -20,18 +21,20 @@ pub(super) fn fold(graph: &mut Graph, output: Id, device: &Device) -> Result<(),
     remove_identities(graph);
     evaluate_constants(graph, device)?;
     fold_batch_norms(graph);
+    recognise(graph);
     drop_unused(graph);
     Ok(())
 }
 
 /// Runs `call`'s node; the reason of a failure becomes an error that names the node. What is known without an image
 /// stays known, and integers that an operator computed as floats become integers again.
-pub(super) fn apply(node: &Node, call: &Call<'_>) -> Result<Vec<Value>, OnnxError> {
+pub(super) fn apply(node: &Node, mut call: Call<'_>) -> Result<Vec<Value>, OnnxError> {
     let fail = |reason| OnnxError::Node { node: node.name.clone(), operator: node.operator.clone(), reason };
     let operator = ops::find(&node.operator).ok_or_else(|| fail("the operator is not supported".into()))?;
-    let mut values = (operator.run)(call).map_err(fail)?;
-    if call.all_known() {
-        let ints = call.constant(0).is_ok_and(|c| c.as_ints().is_some());
+    let known = call.all_known();
+    let ints = call.constant(0).is_ok_and(|c| c.as_ints().is_some());
+    let mut values = operator.run(&mut call).map_err(fail)?;
+    if known {
         for value in &mut values {
             if let Value::Tensor(tensor) = value {
                 let mut constant = tensor.clone().into_constant();
@@ -48,11 +51,11 @@ pub(super) fn apply(node: &Node, call: &Call<'_>) -> Result<Vec<Value>, OnnxErro
 /// As [`apply`] for a convolution, with what follows it.
 pub(super) fn apply_then(
     node: &Node,
-    call: &Call<'_>,
+    call: Call<'_>,
     add: Option<Tensor<4>>,
     relu: bool,
 ) -> Result<Vec<Value>, OnnxError> {
-    ops::conv_then(call, add, relu).map_err(|reason| OnnxError::Node {
+    ops::conv_then(&call, add, relu).map_err(|reason| OnnxError::Node {
         node: node.name.clone(),
         operator: node.operator.clone(),
         reason,
@@ -137,8 +140,13 @@ fn remove_identities(graph: &mut Graph) {
 fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxError> {
     let constants = std::mem::take(&mut graph.constants);
     let mut known: BTreeMap<Id, Value> = constants.into_iter().map(|(id, c)| (id, Value::known(c))).collect();
+    // How many nodes still read a value, and outputs are: what nobody reads any more goes at once.
+    let mut readers: HashMap<Id, usize> = HashMap::new();
+    let read = graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied());
+    read.for_each(|id| *readers.entry(id).or_default() += 1);
     let mut kept = Vec::with_capacity(graph.nodes.len());
     for mut node in std::mem::take(&mut graph.nodes) {
+        let reads: Vec<Id> = node.reads().collect();
         if node.operator == "If" {
             forget_dead_branch(&mut node, &known);
         }
@@ -152,10 +160,16 @@ fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxErro
         }
         let inputs = node.inputs.iter().map(|i| i.and_then(|id| known.get(&id).cloned())).collect();
         let call = Call { node: &node, opset: graph.opset, inputs, device, batch: 1 };
-        let values = apply(&node, &call)?;
+        let values = apply(&node, call)?;
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = *id {
                 known.insert(id, value);
+            }
+        }
+        for id in reads {
+            let left = readers.entry(id).and_modify(|count| *count = count.saturating_sub(1)).or_default();
+            if *left == 0 {
+                known.remove(&id);
             }
         }
     }
@@ -193,6 +207,8 @@ fn fold_batch_norms(graph: &mut Graph) {
             graph.constants.insert(bias_id, bias);
             let output = graph.nodes[at].outputs[0];
             let image = graph.nodes[conv].inputs[0];
+            let before = graph.nodes[conv].inputs[1].filter(|id| uses.get(id) == Some(&1));
+            before.and_then(|id| graph.constants.remove(&id));
             graph.nodes[conv].inputs = vec![image, Some(weight_id), Some(bias_id)];
             graph.nodes[conv].outputs = vec![output];
             // Without outputs the node is dropped.

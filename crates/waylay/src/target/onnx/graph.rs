@@ -3,13 +3,13 @@
 //! Everything a file can get wrong without being run is refused here: order, cycles, duplicate names, types, sizes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
 use super::OnnxError;
 use super::constant::{Constant, MAX_CONSTANT_BYTES, Values};
 use super::functions;
 use super::ops;
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use super::source::Source;
 
 /// Most nodes a graph may have, functions inlined.
 pub(super) const MAX_NODES: usize = 100_000;
@@ -80,9 +80,9 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Checks `model`; `file` is its name for people, `folder` where external data may be read from.
-    pub fn build(model: ModelProto, file: &str, folder: Option<&Path>) -> Result<Self, OnnxError> {
-        Self::build_with(model, file, folder, &[])
+    /// Checks `model`, decoded from `source`; `file` is its name for people.
+    pub fn build(model: ModelProto, file: &str, source: &Source<'_>) -> Result<Self, OnnxError> {
+        Self::build_with(model, file, source, &[])
     }
 
     /// As [`Self::build`], with the inputs called `bound` taken as constants to come; if any are named, there need be no
@@ -90,7 +90,7 @@ impl Graph {
     pub fn build_with(
         model: ModelProto,
         file: &str,
-        folder: Option<&Path>,
+        source: &Source<'_>,
         bound: &[String],
     ) -> Result<Self, OnnxError> {
         let invalid = |reason: String| OnnxError::Graph { name: file.to_owned(), reason };
@@ -108,7 +108,7 @@ impl Graph {
         }
         let producer = [model.producer_name, model.producer_version].into_iter().flatten();
         let producer = producer.filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
-        Builder { file, folder, ..Builder::default() }.build(graph, opset, producer, bound)
+        Builder::new(file, source).build(graph, opset, producer, bound)
     }
 
     /// Nodes whose operator is not in the list, with the operator.
@@ -141,10 +141,9 @@ impl Graph {
     }
 }
 
-#[derive(Default)]
 struct Builder<'a> {
     file: &'a str,
-    folder: Option<&'a Path>,
+    source: &'a Source<'a>,
     names: Vec<String>,
     ids: HashMap<String, Id>,
     constants: BTreeMap<Id, Constant>,
@@ -155,7 +154,21 @@ struct Builder<'a> {
     guards: Vec<Guard>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(file: &'a str, source: &'a Source<'a>) -> Self {
+        Self {
+            file,
+            source,
+            names: Vec::new(),
+            ids: HashMap::new(),
+            constants: BTreeMap::new(),
+            bytes: 0,
+            external: Vec::new(),
+            nodes: Vec::new(),
+            guards: Vec::new(),
+        }
+    }
+
     fn build(
         mut self,
         graph: GraphProto,
@@ -212,7 +225,8 @@ impl Builder<'_> {
         for tensor in tensors {
             let id = self.define(tensor.name.as_deref().unwrap_or_default())?;
             let outside = tensor.data_location == Some(1);
-            let constant = Constant::decode(tensor, self.folder)?;
+            let constant = Constant::decode(tensor, self.source.folder)?;
+            self.source.let_go();
             if outside {
                 self.external.push(constant.digest());
             }
@@ -377,7 +391,7 @@ impl Builder<'_> {
             1 => Attribute::Float(proto.f.unwrap_or(0.0)),
             2 => Attribute::Int(proto.i.unwrap_or(0)),
             3 => Attribute::Text(text(proto.s.unwrap_or_default())),
-            4 => Attribute::Tensor(Constant::decode(proto.t.unwrap_or_default(), self.folder)?),
+            4 => Attribute::Tensor(Constant::decode(proto.t.unwrap_or_default(), self.source.folder)?),
             6 => Attribute::Floats(proto.floats),
             7 => Attribute::Ints(proto.ints),
             _ => Attribute::Other,

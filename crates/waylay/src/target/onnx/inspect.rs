@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use prost::bytes::Bytes;
+use burn::tensor::Device;
 use serde::Serialize;
 
 use super::constant::Values;
 use super::graph::Graph;
 use super::load::{Wanted, load};
 use super::ops;
-use super::{Candidate, Head, OnnxError, decode, file_name, normalised, read};
+use super::source::Source;
+use super::{Candidate, Head, OnnxError, decode, file_name, normalised};
 use crate::target::Tap;
 use crate::target::preprocess::{Layout, Preprocess, Preset};
 
@@ -92,7 +93,7 @@ pub struct PresetRange {
 /// Describes the file at `path`. Only a file that is no
 /// valid graph is an error: operators that are not supported are listed.
 pub fn inspect(path: &Path, options: &InspectOptions) -> Result<Inspection, OnnxError> {
-    describe(decode(&file_name(path), read(path)?, path.parent())?, options)
+    describe(decode(&file_name(path), &Source::open(path)?)?, options)
 }
 
 /// What is known beyond the file.
@@ -110,7 +111,7 @@ pub struct InspectOptions {
 
 /// As [`inspect`], for bytes in memory.
 pub fn inspect_bytes(name: &str, bytes: &[u8], options: &InspectOptions) -> Result<Inspection, OnnxError> {
-    describe(decode(name, Bytes::copy_from_slice(bytes), None)?, options)
+    describe(decode(name, &Source::memory(bytes))?, options)
 }
 
 fn describe(graph: Graph, options: &InspectOptions) -> Result<Inspection, OnnxError> {
@@ -152,7 +153,8 @@ fn describe(graph: Graph, options: &InspectOptions) -> Result<Inspection, OnnxEr
         .map(|p| PresetRange { preset: p.name.clone(), ranges: p.range(channels), text: p.to_string() })
         .collect();
     let InspectOptions { size, output, layout, head } = options.clone();
-    match load(graph, &Wanted { size, output, layout, head, ..Wanted::default() }) {
+    let wanted = Wanted { size, output, layout, head, ..Wanted::default() };
+    match load(graph, &wanted, &Device::flex()) {
         Ok(loaded) => {
             inspection.multiply_adds = Some(loaded.multiply_adds);
             inspection.dim = Some(loaded.dim);

@@ -44,8 +44,8 @@ pub(super) struct Loaded {
     head: Fitted,
 }
 
-/// Folds `graph` and runs it once, or a few times where it must be found out whether it takes any batch.
-pub(super) fn load(graph: Graph, wanted: &Wanted) -> Result<Loaded, OnnxError> {
+/// Folds `graph` and runs it on `device` once, or a few times where it must be found out whether it takes any batch.
+pub(super) fn load(graph: Graph, wanted: &Wanted, device: &Device) -> Result<Loaded, OnnxError> {
     let file = graph.file.clone();
     let (declared, input) = input_size(&graph, wanted)?;
     let bad = |reason| OnnxError::Output { name: file.clone(), reason };
@@ -53,7 +53,7 @@ pub(super) fn load(graph: Graph, wanted: &Wanted) -> Result<Loaded, OnnxError> {
         None => graph.outputs[0],
         Some(name) => graph.find(name).ok_or_else(|| bad(format!("there is no tensor `{name}`")))?,
     };
-    let mut network = Network::new(graph, output, Device::flex())?;
+    let mut network = Network::new(graph, output, device.clone())?;
     let batch = declared.unwrap_or(1);
     let mut trace = Trace::default();
     let images = made_up(batch, input, wanted.layout, network.device());
@@ -79,6 +79,9 @@ pub(super) fn load(graph: Graph, wanted: &Wanted) -> Result<Loaded, OnnxError> {
     };
     if batch == 1 {
         loaded.fixed_batch = if any_batch(&mut loaded) { None } else { Some(1) };
+    }
+    if loaded.fixed_batch.is_none() {
+        loaded.network.set_independent();
     }
     Ok(loaded)
 }

@@ -24,6 +24,8 @@ mod network;
 mod normalised;
 mod ops;
 mod proto;
+mod recognise;
+mod source;
 mod timing;
 mod value;
 mod verify;
@@ -33,24 +35,21 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use prost::Message;
-use prost::bytes::Bytes;
-use waylay_conv::MappedFile;
 
 use super::preprocess::Preprocess;
 use super::{Embeddings, Features, Tap, Target};
 use crate::image::{ImageBatch, Resizing};
-use crate::run::sha256;
+use crate::run::Hash;
 
 pub use candidates::Candidate;
 pub use conformance::{NodeTest, node_test};
 pub use error::OnnxError;
 pub use head::{Head, Pool, Whitening};
 pub use inspect::{InspectOptions, Inspection, OperatorCount, Port, PresetRange, inspect, inspect_bytes};
+use source::Source;
 pub use timing::{Timing, time};
 pub use verify::{Difference, GRADIENT_FACTOR, TOLERANCE, Verification, verify};
 
-/// Largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Images embedded at once.
 const EMBED_BATCH: usize = 16;
 
@@ -65,12 +64,20 @@ pub struct OpenOptions {
     pub head: Head,
     /// Normalise even where the graph begins by doing that itself. Default: that is an error.
     pub normalise_twice: bool,
+    /// Where it runs. Default: the processor.
+    pub device: Device,
 }
 
 impl OpenOptions {
     /// The file's first output, as it is.
     pub fn new(preprocess: impl Into<Preprocess>) -> Self {
-        Self { preprocess: preprocess.into(), output: None, head: Head::default(), normalise_twice: false }
+        Self {
+            preprocess: preprocess.into(),
+            output: None,
+            head: Head::default(),
+            normalise_twice: false,
+            device: Device::flex(),
+        }
     }
 }
 
@@ -86,22 +93,17 @@ pub struct OnnxTarget {
 impl OnnxTarget {
     /// Opens the file at `path`. Weights in other files are looked for in its folder only.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OnnxError> {
-        Self::build(&file_name(path), read(path)?, path.parent(), options)
+        Self::build(&file_name(path), Source::open(path)?, options)
     }
 
     /// A network from bytes in memory, called `name`. Weights in other files are refused.
     pub fn from_bytes(name: &str, bytes: &[u8], options: OpenOptions) -> Result<Self, OnnxError> {
-        Self::build(name, Bytes::copy_from_slice(bytes), None, options)
+        Self::build(name, Source::memory(bytes), options)
     }
 
-    fn build(
-        name: &str,
-        bytes: Bytes,
-        folder: Option<&Path>,
-        options: OpenOptions,
-    ) -> Result<Self, OnnxError> {
-        let graph = decode(name, bytes.clone(), folder)?;
-        let OpenOptions { preprocess, output, head, normalise_twice } = options;
+    fn build(name: &str, source: Source<'_>, options: OpenOptions) -> Result<Self, OnnxError> {
+        let graph = decode(name, &source)?;
+        let OpenOptions { preprocess, output, head, normalise_twice, device } = options;
         if let Some(found) = normalised::find(&graph)
             && !normalise_twice
             && !(preprocess.mean.is_empty() && preprocess.std.is_empty())
@@ -113,7 +115,7 @@ impl OnnxTarget {
             );
             return Err(OnnxError::Input { name: name.to_owned(), reason });
         }
-        let fingerprint = fingerprint(&bytes, &preprocess, output.as_deref(), &head, &graph.external)?;
+        let fingerprint = fingerprint(&source, &preprocess, output.as_deref(), &head, &graph.external)?;
         let wanted = load::Wanted {
             output,
             size: preprocess.size,
@@ -121,7 +123,7 @@ impl OnnxTarget {
             layout: preprocess.layout,
             head,
         };
-        let loaded = load::load(graph, &wanted)?;
+        let loaded = load::load(graph, &wanted, &device)?;
         preprocess.check(loaded.input[0])?;
         Ok(Self { name: name.to_owned(), fingerprint, preprocess, loaded })
     }
@@ -167,12 +169,21 @@ impl Target for OnnxTarget {
         self.preprocess.resizing()
     }
 
+    fn device(&self) -> Device {
+        self.loaded.network.device().clone()
+    }
+
     fn dim(&self) -> usize {
         self.loaded.dim
     }
 
     fn taps(&self) -> &[Tap] {
         &self.loaded.taps
+    }
+
+    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, OnnxError> {
+        self.check_size(pixels.dims())?;
+        Ok(self.loaded.run(self.preprocess.apply(pixels), false)?.0)
     }
 
     fn forward(&self, pixels: Tensor<4>) -> Result<Features, OnnxError> {
@@ -198,32 +209,19 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// The file as it lies in the system's cache: weights are copied once, into the tensors that they become.
-fn read(path: &Path) -> Result<Bytes, OnnxError> {
-    let fail = |source| OnnxError::Read { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let size = file.metadata().map_err(fail)?.len();
-    if size > MAX_FILE_BYTES {
-        let reason = format!("{size} bytes; at most {MAX_FILE_BYTES} are read");
-        return Err(OnnxError::Graph { name: file_name(path), reason });
-    }
-    Ok(Bytes::from_owner(MappedFile::whole(&file).map_err(fail)?))
-}
-
-fn decode(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<graph::Graph, OnnxError> {
-    let length = bytes.len();
-    let model = proto::ModelProto::decode(bytes).map_err(|source| OnnxError::Decode {
+fn decode(name: &str, source: &Source<'_>) -> Result<graph::Graph, OnnxError> {
+    let model = proto::ModelProto::decode(source.bytes.clone()).map_err(|error| OnnxError::Decode {
         name: name.to_owned(),
-        bytes: length,
-        source,
+        bytes: source.bytes.len(),
+        source: error,
     })?;
-    graph::Graph::build(model, name, folder)
+    graph::Graph::build(model, name, source)
 }
 
 /// Over the file and the weights beside it, everything in the preprocessing but its name, the output's name, and the
 /// head with its file.
 fn fingerprint(
-    bytes: &[u8],
+    source: &Source<'_>,
     preprocess: &Preprocess,
     output: Option<&str>,
     head: &Head,
@@ -244,6 +242,8 @@ fn fingerprint(
         matrix = Some(read.map_err(|source| OnnxError::Read { path: path.clone(), source })?);
     }
     external.iter().for_each(|digest| rest.push_str(&format!(" {digest}")));
-    let parts = std::iter::once(bytes).chain(matrix.as_deref()).chain([rest.as_bytes()]);
-    Ok(sha256(parts))
+    let mut hash = Hash::default();
+    source.for_each_part(|part| hash.update(part));
+    matrix.as_deref().into_iter().chain([rest.as_bytes()]).for_each(|part| hash.update(part));
+    Ok(hash.finish())
 }

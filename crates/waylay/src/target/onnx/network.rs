@@ -3,10 +3,12 @@
 //! What depends only on the shape of the input is computed once per shape and kept as a plan; a value is freed after
 //! its last use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::OnnxError;
 use super::candidates::{self, Candidate};
@@ -23,6 +25,11 @@ const SMALL: usize = 64;
 const MAX_PLANS: usize = 16;
 /// Most multiplications of a whole forward pass per image.
 const MAX_WORK: u64 = 1 << 38;
+
+/// Fewest pixels of a map where it pays to take images one at a time up to there, and fewest elements of the largest tensor
+/// before it.
+const ALONE_PIXELS: usize = 768;
+const ALONE_ELEMENTS: usize = 1 << 17;
 
 /// What a dry run measured.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +50,13 @@ pub(super) struct Network {
     output: Id,
     taps: Vec<Id>,
     device: Device,
-    plans: Mutex<HashMap<[usize; 4], Arc<Plan>>>,
+    /// Whether each image's output depends on that image alone.
+    independent: bool,
+    plans: Mutex<HashMap<Wanted, Arc<Plan>>>,
 }
+
+/// The shape of an input, and whether the taps are wanted.
+type Wanted = ([usize; 4], bool);
 
 /// Steps for one input shape.
 #[derive(Debug)]
@@ -52,12 +64,29 @@ struct Plan {
     steps: Vec<Step>,
     /// What depends on the shape only.
     known: HashMap<Id, Value>,
+    /// Up to where images are better taken one at a time.
+    alone: Option<Alone>,
+}
+
+/// A step after which one value alone is needed, and that value: behind the large maps, before the small ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Alone {
+    step: usize,
+    value: Id,
+}
+
+/// Values on their way through the steps.
+struct State {
+    values: Vec<Option<Value>>,
+    maps: Vec<Option<Tensor<4>>>,
+    device: Device,
+    batch: usize,
 }
 
 impl Network {
     /// Folds `graph` down to `output`.
     pub fn new(mut graph: Graph, output: Id, device: Device) -> Result<Self, OnnxError> {
-        fold(&mut graph, output, &device)?;
+        fold(&mut graph, output, &Device::flex())?;
         let output = graph.outputs[0];
         let mut known = HashMap::new();
         for (id, constant) in std::mem::take(&mut graph.constants) {
@@ -70,7 +99,15 @@ impl Network {
             };
             known.insert(id, value);
         }
-        Ok(Self { graph, known, output, taps: Vec::new(), device, plans: Mutex::default() })
+        Ok(Self {
+            graph,
+            known,
+            output,
+            taps: Vec::new(),
+            device,
+            independent: false,
+            plans: Mutex::default(),
+        })
     }
 
     pub fn device(&self) -> &Device {
@@ -102,6 +139,11 @@ impl Network {
     pub fn set_taps(&mut self, taps: Vec<Id>) {
         self.taps = taps;
         self.forget_plans();
+    }
+
+    /// Says that each image's output depends on that image alone.
+    pub fn set_independent(&mut self) {
+        self.independent = true;
     }
 
     fn forget_plans(&mut self) {
@@ -142,12 +184,14 @@ impl Network {
     /// The output and the taps for `input` `[N, C, H, W]`, or as the network lays images out. Taps are empty unless
     /// wanted. The input's values are not checked.
     pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
-        let shape = input.dims();
-        let plan = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&shape).cloned();
-        match plan {
+        match self.plan((input.dims(), taps)) {
             Some(plan) => self.follow(&plan, input, taps),
             None => self.explore(input, taps, &mut Trace::default()),
         }
+    }
+
+    fn plan(&self, wanted: Wanted) -> Option<Arc<Plan>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&wanted).cloned()
     }
 
     /// As [`Self::run`], noting shapes and work in `trace`, and refusing work beyond all reason.
@@ -158,23 +202,26 @@ impl Network {
         trace: &mut Trace,
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let shape = input.dims();
-        let device = input.device();
-        let everything = Plan { steps: self.steps(|_| false, None), known: HashMap::new() };
+        let everything =
+            Plan { steps: self.steps(|_| false, None, taps), known: HashMap::new(), alone: None };
         trace.maps.push(self.graph.input);
         let mut known = HashMap::new();
-        let result = self.execute(&everything, input, &device, taps, |at, values, inputs| {
+        let mut state = self.begin(input, taps);
+        self.advance(&everything, 0, &mut state, |at, values, inputs| {
             self.note(at, values, inputs, shape[0], &mut known, trace)
         })?;
         let shapes = trace.shapes.iter().map(|(id, shape)| (*id, &shape[..])).collect();
-        let steps = self.steps(|id| known.contains_key(&id), Some(&shapes));
+        let steps = self.steps(|id| known.contains_key(&id), Some(&shapes), taps);
         let used = |id: &Id| steps.iter().any(|step| self.reads(step).any(|read| read == *id));
         known.retain(|id, _| used(id));
+        let alone = self.alone(&steps, &shapes, shape[0]).filter(|_| !taps);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
             plans.clear();
         }
-        plans.insert(shape, Arc::new(Plan { steps, known }));
-        Ok(result)
+        plans.insert((shape, taps), Arc::new(Plan { steps, known, alone }));
+        drop(plans);
+        self.end(state)
     }
 
     fn follow(
@@ -183,23 +230,93 @@ impl Network {
         input: Tensor<4>,
         taps: bool,
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
-        let device = input.device();
-        self.execute(plan, input, &device, taps, |_, _, _| Ok(()))
+        let mut state = self.begin(input.clone(), taps);
+        let mut first = 0;
+        if let Some(alone) = plan.alone
+            && self.independent
+            && !taps
+            && state.batch > 1
+            && !input.is_autodiff()
+        {
+            state.values[self.graph.input] = None;
+            state.values[alone.value] = Some(Ranked::R4(self.one_by_one(input, alone)?).into());
+            first = alone.step + 1;
+        } else {
+            drop(input);
+        }
+        self.advance(plan, first, &mut state, |_, _, _| Ok(()))?;
+        self.end(state)
     }
 
-    fn execute(
+    /// The value that `alone` names, of each image by itself, the images divided among the threads.
+    fn one_by_one(&self, input: Tensor<4>, alone: Alone) -> Result<Tensor<4>, OnnxError> {
+        let [count, c, h, w] = input.dims();
+        let image = |i: usize| input.clone().narrow(0, i, 1);
+        let wanted = ([1, c, h, w], false);
+        if self.plan(wanted).is_none() {
+            self.explore(image(0), false, &mut Trace::default())?;
+        }
+        let plan = self.plan(wanted);
+        let (Some(plan), Some(own)) = (&plan, plan.as_ref().and_then(|plan| plan.alone)) else {
+            return self.invalid("its steps differ between batches");
+        };
+        if own.value != alone.value {
+            return self.invalid("its steps differ between batches");
+        }
+        let part = |i: usize| {
+            let mut state = self.begin(image(i), false);
+            self.advance_to(plan, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
+            match state.values[own.value].take() {
+                Some(Value::Tensor(Ranked::R4(map))) => Ok(map),
+                _ => self.invalid("a map that comes out is none"),
+            }
+        };
+        let parts = (0..count).into_par_iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::cat(parts, 0))
+    }
+
+    fn invalid<T>(&self, reason: &str) -> Result<T, OnnxError> {
+        Err(OnnxError::Graph { name: self.graph.file.clone(), reason: reason.into() })
+    }
+
+    fn begin(&self, input: Tensor<4>, taps: bool) -> State {
+        let (device, batch) = (input.device(), input.dims()[0]);
+        let mut values = vec![None; self.graph.names.len()];
+        values[self.graph.input] = Some(Ranked::R4(input).into());
+        let maps = vec![None; if taps { self.taps.len() } else { 0 }];
+        State { values, maps, device, batch }
+    }
+
+    fn end(&self, mut state: State) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
+        match state.values[self.output].take() {
+            Some(Value::Tensor(output)) => Ok((output, state.maps.into_iter().flatten().collect())),
+            _ => Err(OnnxError::Output {
+                name: self.graph.file.clone(),
+                reason: format!("`{}` does not depend on the image", self.name(self.output)),
+            }),
+        }
+    }
+
+    /// Takes all steps from `first` on.
+    fn advance(
         &self,
         plan: &Plan,
-        input: Tensor<4>,
-        device: &Device,
-        taps: bool,
+        first: usize,
+        state: &mut State,
+        watch: impl FnMut(usize, &[Value], &[Vec<usize>]) -> Result<(), OnnxError>,
+    ) -> Result<(), OnnxError> {
+        self.advance_to(plan, first..plan.steps.len(), state, watch)
+    }
+
+    fn advance_to(
+        &self,
+        plan: &Plan,
+        steps: Range<usize>,
+        state: &mut State,
         mut watch: impl FnMut(usize, &[Value], &[Vec<usize>]) -> Result<(), OnnxError>,
-    ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
-        let batch = input.dims()[0];
-        let mut values: Vec<Option<Value>> = vec![None; self.graph.names.len()];
-        let mut maps: Vec<Option<Tensor<4>>> = vec![None; self.taps.len()];
-        values[self.graph.input] = Some(Ranked::R4(input).into());
-        for step in &plan.steps {
+    ) -> Result<(), OnnxError> {
+        let State { values, maps, device, batch } = state;
+        for step in &plan.steps[steps] {
             let node = &self.graph.nodes[step.at];
             let find =
                 |id: Id| values[id].as_ref().or_else(|| plan.known.get(&id)).or_else(|| self.known.get(&id));
@@ -223,39 +340,37 @@ impl Network {
             for id in &step.frees {
                 values[*id] = None;
             }
-            let call = Call { node, opset: self.graph.opset, inputs, device, batch };
+            let call = Call { node, opset: self.graph.opset, inputs, device, batch: *batch };
             let made = match step.output {
-                None => apply(node, &call)?,
-                Some(_) => apply_then(node, &call, add, step.then.relu)?,
+                None => apply(node, call)?,
+                Some(_) => apply_then(node, call, add, step.then.relu)?,
             };
-            drop(call);
             watch(step.at, &made, &shapes)?;
             for (id, value) in node.outputs.iter().zip(made) {
                 let Some(id) = step.output.or(*id) else { continue };
-                if taps
-                    && let Some(tap) = self.taps.iter().position(|t| *t == id)
-                    && let Value::Tensor(Ranked::R4(map)) = &value
+                if let Some(tap) = self.taps.iter().position(|t| *t == id)
+                    && let (Some(place), Value::Tensor(Ranked::R4(map))) = (maps.get_mut(tap), &value)
                 {
-                    maps[tap] = Some(map.clone());
+                    *place = Some(map.clone());
                 }
                 values[id] = Some(value);
             }
         }
-        match values[self.output].take() {
-            Some(Value::Tensor(output)) => Ok((output, maps.into_iter().flatten().collect())),
-            _ => Err(OnnxError::Output {
-                name: self.graph.file.clone(),
-                reason: format!("`{}` does not depend on the image", self.name(self.output)),
-            }),
-        }
+        Ok(())
     }
 
     /// Nodes that the output needs and whose values are not `known`, with what can be freed at each. Where the
     /// shapes of tensors are given, convolutions take on what follows them.
-    fn steps(&self, known: impl Fn(Id) -> bool, shapes: Option<&HashMap<Id, &[usize]>>) -> Vec<Step> {
+    fn steps(
+        &self,
+        known: impl Fn(Id) -> bool,
+        shapes: Option<&HashMap<Id, &[usize]>>,
+        taps: bool,
+    ) -> Vec<Step> {
+        let taps = if taps { &self.taps[..] } else { &[] };
         let mut needed = vec![false; self.graph.names.len()];
         needed[self.output] = true;
-        self.taps.iter().for_each(|&id| needed[id] = true);
+        taps.iter().for_each(|&id| needed[id] = true);
         let mut steps = Vec::new();
         for (at, node) in self.graph.nodes.iter().enumerate().rev() {
             if node.outputs.iter().flatten().any(|&id| needed[id] && !known(id)) {
@@ -265,11 +380,11 @@ impl Network {
         }
         steps.reverse();
         if let Some(shapes) = shapes {
-            fuse(&self.graph, &mut steps, shapes, |id| id == self.output || self.taps.contains(&id));
+            fuse(&self.graph, &mut steps, shapes, |id| id == self.output || taps.contains(&id));
         }
         let mut seen = vec![false; self.graph.names.len()];
         seen[self.output] = true;
-        self.taps.iter().for_each(|&id| seen[id] = true);
+        taps.iter().for_each(|&id| seen[id] = true);
         for step in steps.iter_mut().rev() {
             let reads: Vec<Id> = self.reads(step).collect();
             for id in reads {
@@ -280,6 +395,30 @@ impl Network {
             }
         }
         steps
+    }
+
+    /// The last place behind large maps where one map of some size is all that later steps need.
+    fn alone(&self, steps: &[Step], shapes: &HashMap<Id, &[usize]>, batch: usize) -> Option<Alone> {
+        let (mut live, mut largest, mut found) = (HashSet::from([self.graph.input]), 0, None);
+        for (step, taken) in steps.iter().enumerate() {
+            taken.frees.iter().for_each(|id| {
+                live.remove(id);
+            });
+            for id in
+                self.graph.nodes[taken.at].outputs.iter().flatten().map(|id| taken.output.unwrap_or(*id))
+            {
+                live.insert(id);
+                let dims = shapes.get(&id).copied().unwrap_or_default();
+                largest = largest.max(dims.iter().product::<usize>() / batch);
+                if let &[n, _, h, w] = dims
+                    && live.len() == 1
+                    && (n, h * w >= ALONE_PIXELS, largest >= ALONE_ELEMENTS) == (batch, true, true)
+                {
+                    found = Some(Alone { step, value: id });
+                }
+            }
+        }
+        found
     }
 
     /// What a step reads.

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use super::{OnnxError, OnnxTarget};
+use crate::target::Target;
 
 /// Medians over some runs, in milliseconds per image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,8 +25,8 @@ pub fn time(target: &OnnxTarget, batch: usize, runs: usize) -> Result<Timing, On
     let values = (0..batch * c * h * w).map(|i| (i % 251) as f32 / 251.0).collect::<Vec<_>>();
     let input =
         |device: &Device| Tensor::<4>::from_data(TensorData::new(values.clone(), [batch, c, h, w]), device);
-    let plain = input(&Device::flex());
-    let tracked = input(&Device::flex().autodiff());
+    let plain = input(&target.device());
+    let tracked = input(&target.device().autodiff());
     let forward = || -> Result<f64, OnnxError> {
         let start = Instant::now();
         drop(target.loaded.run(plain.clone(), false)?.0.into_data());

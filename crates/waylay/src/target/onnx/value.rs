@@ -213,6 +213,14 @@ impl Value {
         }
     }
 
+    /// As [`Self::to_tensor`], without holding on to it.
+    pub fn into_tensor(self, device: &Device) -> Result<Ranked, String> {
+        match self {
+            Self::Tensor(tensor) => Ok(tensor.lift(device)),
+            known => known.to_tensor(device),
+        }
+    }
+
     /// As a tensor that can meet tensors of `device`. Integers are taken where `f32` holds them exactly.
     pub fn to_tensor(&self, device: &Device) -> Result<Ranked, String> {
         match self {

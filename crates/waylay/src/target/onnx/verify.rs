@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use npyz::npz::NpzArchive;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::{OnnxError, OnnxTarget};
 use crate::run::Seed;
+use crate::target::Target;
 
 /// Most elements an array of the reference may have.
 const MAX_ELEMENTS: u64 = 1 << 28;
@@ -127,7 +128,8 @@ fn run(
     input: &Array,
     cotangent: Option<&[f32]>,
 ) -> Result<(Vec<f32>, Vec<f32>), OnnxError> {
-    let device = if cotangent.is_some() { Device::flex().autodiff() } else { Device::flex() };
+    let device = target.device();
+    let device = if cotangent.is_some() { device.autodiff() } else { device };
     let x = Tensor::<4>::from_data(TensorData::new(input.values.clone(), &input.shape[..]), &device);
     let x = if cotangent.is_some() { x.require_grad() } else { x };
     // The first pass of a shape makes its plan: what is compared is what every later pass computes.

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Epsilon, Scene, distance_gradient, opposite_gradient};
+use crate::attack::{Epsilon, Scene, distance_look, opposite_look};
 use crate::target::onnx::OnnxError;
 use crate::target::{Features, Target};
 
@@ -196,7 +196,7 @@ impl Generator {
     /// What there is to see of clean pixels `[N, C, H, W]`.
     pub fn first_look(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Look, OnnxError> {
         if self.gradient {
-            let (features, gradient) = opposite_gradient(x.clone(), scene)?;
+            let (features, gradient) = opposite_look(x.clone(), scene)?;
             let (clean, change) = (features.embedding.clone(), x.zeros_like());
             let gradient = legible(gradient.clone()) * worth_a_look(gradient, &clean, scene.epsilon);
             let attempt = Attempt { clean, change, gradient };
@@ -212,7 +212,7 @@ impl Generator {
         let Some(Attempt { clean, .. }) = &look.attempt else { return Ok(look) };
         let change = lift(self.change(&look, scene.epsilon), &look.x.device());
         let so_far = apply(look.x.clone(), change.clone(), scene.epsilon);
-        let (features, gradient) = distance_gradient(clean, so_far, scene)?;
+        let (features, gradient) = distance_look(clean, so_far, scene)?;
         let attempt = Attempt { clean: clean.clone(), change, gradient: legible(gradient) };
         Ok(Look { features: Some(features), attempt: Some(attempt), x: look.x })
     }

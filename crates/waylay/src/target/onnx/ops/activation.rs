@@ -1,13 +1,14 @@
 //! Functions of one number, and softmax.
 
 use burn::tensor::{Tensor, activation};
+use waylay_conv::Activation;
 
 use super::call::{self, Call};
-use super::{Operator, Outcome, one, op};
+use super::{Operator, Outcome, one, op, taking};
 use crate::target::onnx::value::{Ranked, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
-    op("Relu", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::relu(t)))),
+    taking("Relu", 1..=1, |call| activate(call, Activation::Relu)),
     op("PRelu", 2..=2, prelu),
     op("LeakyRelu", 1..=1, |call| {
         let slope = f64::from(call.float("alpha")?.unwrap_or(0.01));
@@ -17,24 +18,27 @@ pub(super) const LIST: &[Operator] = &[
         let alpha = call.float("alpha")?.unwrap_or(1.0);
         one(map_rank!(call.tensor(0)?, t => elu(t, alpha)))
     }),
-    op("Clip", 1..=3, clip),
-    op("Sigmoid", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => activation::sigmoid(t)))),
-    op("HardSigmoid", 1..=1, |call| {
+    taking("Clip", 1..=3, clip),
+    taking("Sigmoid", 1..=1, |call| activate(call, Activation::Sigmoid)),
+    taking("HardSigmoid", 1..=1, |call| {
         let (alpha, beta) = (call.float("alpha")?.unwrap_or(0.2), call.float("beta")?.unwrap_or(0.5));
-        one(map_rank!(call.tensor(0)?, t => (t * alpha + beta).clamp(0.0, 1.0)))
+        activate(call, Activation::HardSigmoid(alpha, beta))
     }),
-    op("HardSwish", 1..=1, |call| {
-        one(map_rank!(call.tensor(0)?, t => t.clone() * (t / 6.0 + 0.5).clamp(0.0, 1.0)))
-    }),
-    op("Tanh", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => t.tanh()))),
+    taking("HardSwish", 1..=1, |call| activate(call, Activation::HardSwish)),
+    taking("Tanh", 1..=1, |call| activate(call, Activation::Tanh)),
     op("Erf", 1..=1, |call| one(map_rank!(call.tensor(0)?, t => t.erf()))),
-    op("Gelu", 1..=1, |call| match call.text("approximate", "none")? {
-        "none" => one(map_rank!(call.tensor(0)?, t => activation::gelu(t))),
-        "tanh" => one(map_rank!(call.tensor(0)?, t => activation::gelu_approximate(t))),
+    taking("Gelu", 1..=1, |call| match call.text("approximate", "none")? {
+        "none" => activate(call, Activation::Gelu),
+        "tanh" => activate(call, Activation::GeluTanh),
         other => Err(format!("approximate `{other}`; known are none and tanh")),
     }),
-    op("Softmax", 1..=1, |call| softmax(call, |x, axis| map_rank!(x, t => activation::softmax(t, axis)))),
-    op("LogSoftmax", 1..=1, |call| {
+    taking("Softmax", 1..=1, |call| {
+        softmax(call, |x, axis| match axis + 1 == x.rank() {
+            true => map_rank!(x, t => waylay_conv::softmax(t)),
+            false => map_rank!(x, t => activation::softmax(t, axis)),
+        })
+    }),
+    taking("LogSoftmax", 1..=1, |call| {
         softmax(call, |x, axis| map_rank!(x, t => activation::log_softmax(t, axis)))
     }),
     op("Selu", 1..=1, |call| {
@@ -54,9 +58,9 @@ pub(super) const LIST: &[Operator] = &[
     op("Mish", 1..=1, |call| {
         one(map_rank!(call.tensor(0)?, t => t.clone() * activation::softplus(t, 1.0).tanh()))
     }),
-    op("Swish", 1..=1, |call| {
-        let alpha = call.float("alpha")?.unwrap_or(1.0);
-        one(map_rank!(call.tensor(0)?, t => t.clone() * activation::sigmoid(t * alpha)))
+    taking("Swish", 1..=1, |call| match call.float("alpha")?.unwrap_or(1.0) {
+        1.0 => activate(call, Activation::Silu),
+        alpha => one(map_rank!(call.tensor(0)?, t => t.clone() * activation::sigmoid(t * alpha))),
     }),
     op("ThresholdedRelu", 1..=1, |call| {
         let alpha = call.float("alpha")?.unwrap_or(1.0);
@@ -66,6 +70,10 @@ pub(super) const LIST: &[Operator] = &[
         }))
     }),
 ];
+
+fn activate(call: &mut Call<'_>, function: Activation) -> Outcome {
+    one(map_rank!(call.take(0)?, t => waylay_conv::activate(t, function)))
+}
 
 /// The exponential of what is not positive only: that of a large number would be infinite, and its gradient NaN.
 fn elu<const D: usize>(x: Tensor<D>, alpha: f32) -> Tensor<D> {
@@ -95,7 +103,7 @@ fn prelu(call: &Call<'_>) -> Outcome {
 }
 
 /// Bounds are attributes up to operator set 10 and inputs from 11 on; both may be left out.
-fn clip(call: &Call<'_>) -> Outcome {
+fn clip(call: &mut Call<'_>) -> Outcome {
     let (low, high) = if call.opset < 11 {
         (call.float("min")?, call.float("max")?)
     } else {
@@ -104,20 +112,21 @@ fn clip(call: &Call<'_>) -> Outcome {
     // Burn's comparison needs finite bounds in order; an infinite one is no bound.
     let low = low.filter(|v| *v > f32::MIN);
     let high = high.filter(|v| *v < f32::MAX);
-    let x = call.tensor(0)?;
+    let x = call.take(0)?;
     one(match (low, high) {
         // Whatever is asked for last holds.
         (Some(low), Some(high)) if low > high => map_rank!(x, t => t.zeros_like() + high),
-        (Some(low), Some(high)) => map_rank!(x, t => t.clamp(low, high)),
-        (Some(low), None) => map_rank!(x, t => t.clamp_min(low)),
-        (None, Some(high)) => map_rank!(x, t => t.clamp_max(high)),
         (None, None) => x,
+        (low, high) => {
+            let bounds = Activation::Clip(low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
+            map_rank!(x, t => waylay_conv::activate(t, bounds))
+        }
     })
 }
 
 /// Over one axis from operator set 13 on; over all axes from `axis` on before that.
-fn softmax(call: &Call<'_>, along: fn(Ranked, usize) -> Ranked) -> Outcome {
-    let x = call.tensor(0)?;
+fn softmax(call: &mut Call<'_>, along: fn(Ranked, usize) -> Ranked) -> Outcome {
+    let x = call.take(0)?;
     let dims = x.dims();
     if call.opset >= 13 {
         let axis = call::axis(call.int("axis", -1)?, dims.len())?;

@@ -1,21 +1,21 @@
 //! Arithmetic on floats of the image's path, and on floats and integers known without it.
 
 use super::call::{self, Call, broadcast};
-use super::{Operator, Outcome, one, op};
+use super::{Operator, Outcome, one, op, taking};
 use crate::target::onnx::constant::{Constant, Values, for_each_index, strides};
 use crate::target::onnx::value::{Ranked, Value, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
-    op("Add", 2..=2, |call| {
+    taking("Add", 2..=2, |call| {
         binary(call, |a, b| a + b, i64::checked_add, |a, b| zip_rank!(a, b, (x, y) => x + y))
     }),
-    op("Sub", 2..=2, |call| {
+    taking("Sub", 2..=2, |call| {
         binary(call, |a, b| a - b, i64::checked_sub, |a, b| zip_rank!(a, b, (x, y) => x - y))
     }),
-    op("Mul", 2..=2, |call| {
+    taking("Mul", 2..=2, |call| {
         binary(call, |a, b| a * b, i64::checked_mul, |a, b| zip_rank!(a, b, (x, y) => x * y))
     }),
-    op("Div", 2..=2, |call| {
+    taking("Div", 2..=2, |call| {
         binary(call, |a, b| a / b, i64::checked_div, |a, b| zip_rank!(a, b, (x, y) => x / y))
     }),
     op("Mod", 2..=2, remainder),
@@ -25,8 +25,8 @@ pub(super) const LIST: &[Operator] = &[
     op("Max", 1..=64, |call| {
         extreme(call, f32::max, i64::max, |a, b| zip_rank!(a, b, (x, y) => x.max_pair(y)))
     }),
-    op("Sum", 1..=64, total),
-    op("Mean", 1..=64, |call| {
+    taking("Sum", 1..=64, total),
+    taking("Mean", 1..=64, |call| {
         let count = call.inputs.len() as f32;
         let sum = match total(call)?.pop() {
             Some(Value::Tensor(sum)) => sum,
@@ -73,7 +73,7 @@ pub(super) fn pairs(a: &Constant, b: &Constant) -> Result<Pairs, String> {
 }
 
 fn binary(
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     floats: fn(f32, f32) -> f32,
     ints: fn(i64, i64) -> Option<i64>,
     tensors: fn(Ranked, Ranked) -> Result<Ranked, String>,
@@ -81,7 +81,7 @@ fn binary(
     if call.all_known() {
         return one(known(call, call.constant(0)?, call.constant(1)?, floats, ints)?);
     }
-    let (a, b) = (call.tensor(0)?, call.tensor(1)?);
+    let (a, b) = (call.take(0)?, call.take(1)?);
     let rank = call.affordable(broadcast(&a.dims(), &b.dims())?)?.len();
     one(tensors(a.with_rank(rank)?, b.with_rank(rank)?)?)
 }
@@ -109,13 +109,16 @@ fn known(
 }
 
 /// The sum of any number of inputs.
-fn total(call: &Call<'_>) -> Outcome {
-    let mut sum = call.value(0)?.clone();
-    for index in 1..call.inputs.len() {
-        let inputs = vec![Some(sum), Some(call.value(index)?.clone())];
-        let pair =
+fn total(call: &mut Call<'_>) -> Outcome {
+    let inputs = std::mem::take(&mut call.inputs);
+    let mut inputs = inputs.into_iter().enumerate().map(|(i, v)| v.ok_or(format!("input {i} is missing")));
+    let mut sum = inputs.next().ok_or("a sum of nothing")??;
+    for input in inputs {
+        let inputs = vec![Some(sum), Some(input?)];
+        let mut pair =
             Call { node: call.node, opset: call.opset, inputs, device: call.device, batch: call.batch };
-        let added = binary(&pair, |a, b| a + b, i64::checked_add, |a, b| zip_rank!(a, b, (x, y) => x + y))?;
+        let added =
+            binary(&mut pair, |a, b| a + b, i64::checked_add, |a, b| zip_rank!(a, b, (x, y) => x + y))?;
         sum = added.into_iter().next().ok_or("a sum of nothing")?;
     }
     Ok(vec![sum])

@@ -45,6 +45,14 @@ impl Call<'_> {
         self.value(index)?.to_tensor(self.device).map_err(|e| format!("input {index}: {e}"))
     }
 
+    /// Input `index` as [`Self::tensor`], which is then gone: what nobody else holds can be written over.
+    pub fn take(&mut self, index: usize) -> Result<Ranked, String> {
+        self.value(index)?;
+        let value = self.inputs.get_mut(index).and_then(Option::take);
+        let value = value.ok_or_else(|| format!("input {index} is missing"))?;
+        value.into_tensor(self.device).map_err(|e| format!("input {index}: {e}"))
+    }
+
     /// Input `index` as [`Self::tensor`]; booleans become 0 and 1.
     pub fn mask(&self, index: usize) -> Result<Ranked, String> {
         match self.value(index)? {

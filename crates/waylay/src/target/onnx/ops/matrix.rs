@@ -58,8 +58,14 @@ fn matmul(call: &Call<'_>) -> Outcome {
     let (m, n) = (*m, *n);
     dims.extend([m, n]);
     check(call, &dims, *k)?;
-    let (a, b) = (a.reshape(&left)?.with_rank(dims.len())?, b.reshape(&right)?.with_rank(dims.len())?);
-    let y = zip_rank!(a, b, (x, y) => x.matmul(y))?;
+    // One matrix for all: one product of two matrices.
+    let y = if lead_b.iter().all(|&d| d == 1) {
+        let (a, b) = (a.reshape(&[left[..left.len() - 1].iter().product(), *k])?, b.reshape(&[*k, n])?);
+        zip_rank!(a, b, (x, y) => x.matmul(y))?
+    } else {
+        let (a, b) = (a.reshape(&left)?.with_rank(dims.len())?, b.reshape(&right)?.with_rank(dims.len())?);
+        zip_rank!(a, b, (x, y) => x.matmul(y))?
+    };
     if row {
         dims.remove(dims.len() - 2);
     }

@@ -36,7 +36,24 @@ pub(super) type Outcome = Result<Vec<Value>, String>;
 pub(super) struct Operator {
     pub name: &'static str,
     pub inputs: RangeInclusive<usize>,
-    pub run: fn(&Call<'_>) -> Outcome,
+    run: Run,
+}
+
+enum Run {
+    /// Reads its inputs.
+    Reading(fn(&Call<'_>) -> Outcome),
+    /// Takes its inputs where it can, so as to write over what nobody else reads.
+    Taking(fn(&mut Call<'_>) -> Outcome),
+}
+
+impl Operator {
+    /// What it gives for `call`, whose inputs may be gone afterwards.
+    pub fn run(&self, call: &mut Call<'_>) -> Outcome {
+        match self.run {
+            Run::Reading(run) => run(call),
+            Run::Taking(run) => run(call),
+        }
+    }
 }
 
 /// All operators.
@@ -102,7 +119,16 @@ pub(super) fn multiply_adds(operator: &str, inputs: &[Vec<usize>], outputs: &[Ve
 }
 
 const fn op(name: &'static str, inputs: RangeInclusive<usize>, run: fn(&Call<'_>) -> Outcome) -> Operator {
-    Operator { name, inputs, run }
+    Operator { name, inputs, run: Run::Reading(run) }
+}
+
+/// An operator that takes its inputs.
+const fn taking(
+    name: &'static str,
+    inputs: RangeInclusive<usize>,
+    run: fn(&mut Call<'_>) -> Outcome,
+) -> Operator {
+    Operator { name, inputs, run: Run::Taking(run) }
 }
 
 /// One output.

@@ -127,6 +127,13 @@ fn row(call: &Call<'_>, index: usize, dims: &[usize], axis: usize) -> Result<Ten
 /// Over all axes from `axis` on.
 fn layer(call: &Call<'_>) -> Outcome {
     let (flat, dims, axis) = rows(call)?;
+    if call.node.outputs[1..].iter().all(Option::is_none) {
+        let [_, width] = flat.dims();
+        let gamma = row(call, 1, &dims, axis)?.reshape([width]);
+        let beta = if call.has(2) { row(call, 2, &dims, axis)?.reshape([width]) } else { gamma.zeros_like() };
+        let epsilon = f64::from(call.float("epsilon")?.unwrap_or(1e-5));
+        return one(Ranked::R2(waylay_conv::layer_norm(flat, gamma, beta, epsilon)).reshape(&dims)?);
+    }
     let (mut y, mean, inverse) = standardised(flat, call.float("epsilon")?.unwrap_or(1e-5));
     y = y * row(call, 1, &dims, axis)?;
     if call.has(2) {
