@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::filters::Filters;
 use crate::finish::Finish;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -17,6 +17,8 @@ use crate::window::{Shared, written};
 const TASKS: usize = 8;
 /// Fewest blocks of filters in a task for which a panel is made anew.
 const LEAST_BLOCKS: usize = 8;
+/// Panels for which packing the filters pays.
+const PACKED: usize = 40;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
 const DIRECT: usize = 16;
 
@@ -30,9 +32,20 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
     let parts = if rayon::current_num_threads() == 1 { 1 } else { wanted.min(blocks.div_ceil(LEAST_BLOCKS)) };
     let share = blocks.div_ceil(parts.max(1)).max(1);
     let fill = |output: &Shared<'_>| {
-        scratch::with(groups * blocks * kernel.filters() * depth, |filters| {
-            pack(g, kernel, weight, filters);
+        let places = if panels.len() < PACKED { weight.places(g) } else { None };
+        let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
+        scratch::with(packed, |filters| {
+            if packed > 0 {
+                pack(g, kernel, weight, filters);
+            }
             let filters = &*filters;
+            let lanes = |group: usize, block: usize| match &places {
+                Some(places) => weight.spread(g, group, block * kernel.filters(), places),
+                None => {
+                    let len = kernel.filters() * depth;
+                    Lanes::Packed(&filters[(group * blocks + block) * len..][..len])
+                }
+            };
             let tasks = groups * panels.len() * blocks.div_ceil(share);
             (0..tasks).into_par_iter().for_each(|task| {
                 let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
@@ -44,12 +57,11 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
                     let (columns, pitch) =
                         panel.columns(g, x, group * g.group_in(), columns, width, part.len() <= DIRECT);
                     for index in part {
-                        let filters = &filters[(group * blocks + index) * kernel.filters() * depth..];
                         let first = index * kernel.filters();
                         let rows = kernel.filters().min(g.group_out() - first);
                         let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
                         panel.expect(g, finish, channels.clone());
-                        kernel.multiply(&filters[..kernel.filters() * depth], columns, pitch, width, block);
+                        kernel.multiply(lanes(group, index), columns, pitch, width, block);
                         // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
                         unsafe { panel.store(g, finish, output, channels, block, width) };
                     }
@@ -227,6 +239,10 @@ impl Piece {
 
     /// The columns of any convolution.
     fn stride(&self, g: &Geometry, planes: &[f32], columns: &mut [f32], width: usize) {
+        if g.kernel == [1; 2] && g.options.stride == [2; 2] && g.options.padding == [0; 4] {
+            subsample_rows(g, planes, self.pixels.clone(), columns, width);
+            return;
+        }
         let ([_, kw], [_, step], [_, dx]) = (g.kernel, g.options.stride, g.options.dilation);
         let reach = (g.output[1].min(self.pixels.len()) - 1) * step + (kw - 1) * dx + 1;
         scratch::with(reach + step * reach.div_ceil(step), |space| {
@@ -282,6 +298,32 @@ vectorised! {
                 for (target, (value, mask)) in row[range.clone()].iter_mut().zip(pairs) {
                     *target = f32::from_bits(value.to_bits() & mask.to_bits());
                 }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The columns of a pointwise convolution of stride 2: every second pixel of every second line.
+    fn subsample_rows(
+        g: &Geometry,
+        planes: &[f32],
+        pixels: std::ops::Range<usize>,
+        columns: &mut [f32],
+        width: usize,
+    ) {
+        let (row, across) = (g.input[1], g.output[1]);
+        for (plane, target) in planes.chunks_exact(g.input_area()).zip(columns.chunks_mut(width)) {
+            let mut lane = 0;
+            while lane < pixels.len() {
+                let (oy, ox) = ((pixels.start + lane) / across, (pixels.start + lane) % across);
+                let run = (across - ox).min(pixels.len() - lane);
+                let source = &plane[2 * oy * row + 2 * ox..][..2 * run - 1];
+                let (pairs, last) = source.as_chunks::<2>();
+                let (most, rest) = target[lane..lane + run].split_at_mut(run - 1);
+                most.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair[0]);
+                rest[0] = last[0];
+                lane += run;
             }
         }
     }

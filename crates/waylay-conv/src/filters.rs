@@ -1,10 +1,9 @@
 //! Filters as they lie in memory, and as blocks for the kernel: a row per input channel and tap, a column per filter.
 
+use crate::kernel::{Lanes, MANY};
 use crate::options::Geometry;
 use crate::simd::{self, vectorised};
 
-/// Filters of a block on most processors with AVX-512, for which there are loops of their own.
-const MANY: usize = 8;
 /// Channels ahead of which their weights are asked for: they lie far apart.
 const AHEAD: usize = 8;
 
@@ -40,6 +39,35 @@ impl<'a> Filters<'a> {
     /// The values, where they lie as this convolution has them.
     pub fn plain(&self) -> Option<&'a [f32]> {
         self.turned.is_none().then_some(self.values)
+    }
+
+    /// Where the weights of one filter lie, one per input channel and tap, from its first on; `None` where that takes more
+    /// than 32 bits.
+    pub fn places(&self, g: &Geometry) -> Option<Vec<u32>> {
+        let outs = g.group_out();
+        u32::try_from(self.values.len()).ok()?;
+        Some(match &self.turned {
+            None => (0..g.depth() as u32).collect(),
+            Some(Turned { area, taps }) => (0..g.group_in())
+                .flat_map(|channel| taps.iter().map(move |tap| (channel * outs * area + tap) as u32))
+                .collect(),
+        })
+    }
+
+    /// Up to [`MANY`] filters of `group`, from its filter `first` on, whose weights lie at `places`; the last one stands in
+    /// for those that are missing.
+    pub fn spread<'p>(&'p self, g: &Geometry, group: usize, first: usize, places: &'p [u32]) -> Lanes<'p> {
+        let (outs, depth) = (g.group_out(), g.depth());
+        let (start, step) = match &self.turned {
+            None => ((group * outs + first) * depth, depth),
+            Some(Turned { area, .. }) => (group * g.group_in() * outs * area + first * area, *area),
+        };
+        let last = outs - first - 1;
+        Lanes::Spread {
+            values: &self.values[start.min(self.values.len())..],
+            places,
+            lanes: std::array::from_fn(|lane| lane.min(last) * step),
+        }
     }
 
     /// Writes up to `count` filters of `group`, from its filter `first` on, as a block; zeros for those that are missing.

@@ -12,8 +12,26 @@ const PLAIN_LANES: usize = 4;
 /// Steps of the depth that are summed up on their own: long sums of short ones round less than one long sum.
 const STEPS: usize = 256;
 /// Filters of a block with 32 vector registers, and with fewer.
-const MANY: usize = 8;
+pub(crate) const MANY: usize = 8;
 const FEW: usize = 4;
+
+/// Filters of a block, a weight of each per step of the depth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lanes<'a> {
+    /// One row of [`Kernel::filters`] weights per step.
+    Packed(&'a [f32]),
+    /// Step `k` of lane `l` is value `places[k] + lanes[l]`; of as many lanes as the kernel has filters, the first ones count.
+    Spread { values: &'a [f32], places: &'a [u32], lanes: [usize; MANY] },
+}
+
+impl Lanes<'_> {
+    fn depth(&self, filters: usize) -> usize {
+        match self {
+            Self::Packed(values) => values.len() / filters,
+            Self::Spread { places, .. } => places.len(),
+        }
+    }
+}
 
 /// The instructions that blocks are computed with.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +79,8 @@ impl Kernel {
 
     /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`, summed; the rows of `b`, of
     /// `width` values too, are `pitch` apart.
-    pub fn multiply(self, a: &[f32], b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
-        let depth = a.len() / self.filters;
+    pub fn multiply(self, a: Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+        let depth = a.depth(self.filters);
         assert!(depth == 0 || b.len() >= (depth - 1) * pitch + width);
         assert!(pitch >= width && block.len() == self.filters * width);
         let work = Block { a, b, pitch, block };
@@ -77,7 +95,7 @@ impl Kernel {
 
 /// Operands of one block.
 struct Block<'a> {
-    a: &'a [f32],
+    a: Lanes<'a>,
     b: &'a [f32],
     pitch: usize,
     block: &'a mut [f32],
@@ -98,40 +116,86 @@ impl<const N: usize> WithSimd for Wide<'_, N> {
 impl<const N: usize> Wide<'_, N> {
     #[inline(always)]
     fn sum<S: Simd, const M: usize>(self, simd: S) {
-        let width = N * S::F32_LANES;
         let Block { a, b, pitch, block } = self.0;
-        if a.is_empty() {
+        if a.depth(M) == 0 {
             block.fill(0.0);
         }
-        for (part, (a, b)) in a.chunks(STEPS * M).zip(b.chunks(STEPS * pitch)).enumerate() {
-            let mut sums = [[simd.splat_f32s(0.0); N]; M];
-            for (a, b) in a.as_chunks::<M>().0.iter().zip(b.chunks(pitch)) {
-                let b = S::as_simd_f32s(&b[..width]).0;
-                for (sums, a) in sums.iter_mut().zip(a) {
-                    let a = simd.splat_f32s(*a);
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = simd.mul_add_f32s(a, *b, *sum);
-                    }
+        let b = b.chunks(STEPS * pitch).enumerate();
+        match a {
+            Lanes::Packed(a) => {
+                for (a, (part, b)) in a.chunks(STEPS * M).zip(b) {
+                    let sums = products::<S, N, M>(simd, a.as_chunks::<M>().0.iter().copied(), b, pitch);
+                    store(simd, sums, part == 0, block);
                 }
             }
-            for (row, sums) in block.chunks_exact_mut(width).zip(sums) {
-                for (place, sum) in S::as_mut_simd_f32s(row).0.iter_mut().zip(sums) {
-                    *place = if part == 0 { sum } else { simd.add_f32s(*place, sum) };
+            Lanes::Spread { values, places, lanes } => {
+                for (places, (part, b)) in places.chunks(STEPS).zip(b) {
+                    let a = places.iter().map(|&place| std::array::from_fn(|l| values[place as usize + lanes[l]]));
+                    let sums = products::<S, N, M>(simd, a, b, pitch);
+                    store(simd, sums, part == 0, block);
                 }
             }
         }
     }
 }
 
+/// Sums over some steps of the depth.
+#[inline(always)]
+fn products<S: Simd, const N: usize, const M: usize>(
+    simd: S,
+    a: impl Iterator<Item = [f32; M]>,
+    b: &[f32],
+    pitch: usize,
+) -> [[S::f32s; N]; M] {
+    let width = N * S::F32_LANES;
+    let mut sums = [[simd.splat_f32s(0.0); N]; M];
+    for (a, b) in a.zip(b.chunks(pitch)) {
+        let b = S::as_simd_f32s(&b[..width]).0;
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = simd.splat_f32s(a);
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = simd.mul_add_f32s(a, *b, *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// Sets or adds sums to the block.
+#[inline(always)]
+fn store<S: Simd, const N: usize, const M: usize>(
+    simd: S,
+    sums: [[S::f32s; N]; M],
+    set: bool,
+    block: &mut [f32],
+) {
+    for (row, sums) in block.chunks_exact_mut(N * S::F32_LANES).zip(sums) {
+        for (place, sum) in S::as_mut_simd_f32s(row).0.iter_mut().zip(sums) {
+            *place = if set { sum } else { simd.add_f32s(*place, sum) };
+        }
+    }
+}
+
 /// A block without special instructions.
-fn plain(a: &[f32], b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+fn plain(a: Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
     block.fill(0.0);
-    for (a, b) in a.chunks(STEPS * FEW).zip(b.chunks(STEPS * pitch)) {
+    let depth = a.depth(FEW);
+    let lanes = |step: usize| -> [f32; FEW] {
+        match a {
+            Lanes::Packed(a) => std::array::from_fn(|lane| a[step * FEW + lane]),
+            Lanes::Spread { values, places, lanes } => {
+                std::array::from_fn(|lane| values[places[step] as usize + lanes[lane]])
+            }
+        }
+    };
+    for first in (0..depth).step_by(STEPS) {
+        let steps = first..depth.min(first + STEPS);
         for start in (0..width).step_by(PLAIN_LANES) {
             let mut sums = [[0.0_f32; PLAIN_LANES]; FEW];
-            for (a, b) in a.as_chunks::<FEW>().0.iter().zip(b.chunks(pitch)) {
-                for (sums, a) in sums.iter_mut().zip(a) {
-                    sums.iter_mut().zip(&b[start..width]).for_each(|(sum, b)| *sum += a * b);
+            for step in steps.clone() {
+                for (sums, a) in sums.iter_mut().zip(lanes(step)) {
+                    let b = &b[step * pitch + start..step * pitch + width];
+                    sums.iter_mut().zip(b).for_each(|(sum, b)| *sum += a * b);
                 }
             }
             for (row, sums) in block.chunks_exact_mut(width).zip(sums) {
@@ -164,11 +228,23 @@ mod tests {
                 let a: Vec<f32> = (0..depth * kernel.filters()).map(|i| (i % 13) as f32 - 6.0).collect();
                 let b: Vec<f32> = (0..depth * pitch).map(|i| (i % 7) as f32 - 3.0).collect();
                 let mut block = vec![f32::NAN; kernel.filters() * width];
-                kernel.multiply(&a, &b, pitch, width, &mut block);
-                for (i, found) in block.iter().enumerate() {
-                    let (row, column) = (i / width, i % width);
-                    let product = |k| a[k * kernel.filters() + row] * b[k * pitch + column];
-                    assert_eq!(*found, (0..depth).map(product).sum::<f32>(), "{kernel:?}, {depth} x {count}");
+                // The same weights once more, as one row per filter.
+                let turned: Vec<f32> = (0..depth * kernel.filters())
+                    .map(|i| a[i % depth * kernel.filters() + i / depth])
+                    .collect();
+                let places: Vec<u32> = (0..depth as u32).collect();
+                let lanes = std::array::from_fn(|lane| lane.min(kernel.filters() - 1) * depth);
+                for a_of in
+                    [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }]
+                {
+                    block.fill(f32::NAN);
+                    kernel.multiply(a_of, &b, pitch, width, &mut block);
+                    for (i, found) in block.iter().enumerate() {
+                        let (row, column) = (i / width, i % width);
+                        let product = |k| a[k * kernel.filters() + row] * b[k * pitch + column];
+                        let exact = (0..depth).map(product).sum::<f32>();
+                        assert_eq!(*found, exact, "{kernel:?}, {depth} x {count}");
+                    }
                 }
             }
         }

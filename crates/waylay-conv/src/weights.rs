@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::direct::Panel;
 use crate::filters::interleave;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -143,7 +143,7 @@ impl Work<'_> {
                         let (target, after) = std::mem::take(&mut sums).split_at_mut(count * width);
                         (gradient, sums) = (rest, after);
                         let block = &mut block[..count * width];
-                        kernel.multiply(turned, own, width, width, block);
+                        kernel.multiply(Lanes::Packed(turned), own, width, width, block);
                         simd::add(target, block);
                     }
                 }

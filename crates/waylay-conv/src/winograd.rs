@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -255,7 +255,7 @@ impl Work<'_> {
             for ((filters, input), product) in
                 filters.zip(inputs).zip(products.chunks_exact_mut(count * width))
             {
-                kernel.multiply(filters, input, width, width, product);
+                kernel.multiply(Lanes::Packed(filters), input, width, width, product);
             }
             for row in 0..count.min(g.out_channels - first) {
                 self.transform_output(first + row, &products[row * width..], count * width, panel);
