@@ -17,6 +17,10 @@ use crate::window::{Shared, written};
 const TASKS: usize = 8;
 /// Fewest blocks of filters in a task for which a panel is made anew.
 const LEAST_BLOCKS: usize = 8;
+/// Most panels that meet a block of filters one after the other, and most values that their columns may hold: what they give
+/// lies side by side in the output.
+const TOGETHER: usize = 4;
+const SPACE: usize = 1 << 16;
 /// Panels for which packing the filters pays.
 const PACKED: usize = 40;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
@@ -28,8 +32,12 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
     let (groups, depth) = (g.options.groups, g.depth());
     let blocks = g.group_out().div_ceil(kernel.filters());
     let panels = Panel::all(g, kernel.columns());
-    let wanted = (TASKS * rayon::current_num_threads()).div_ceil((panels.len() * groups).max(1));
-    let parts = if rayon::current_num_threads() == 1 { 1 } else { wanted.min(blocks.div_ceil(LEAST_BLOCKS)) };
+    let threads = rayon::current_num_threads();
+    let many = panels.len() >= TOGETHER * TASKS * threads;
+    let together = if many { (SPACE / (depth * kernel.columns()).max(1)).clamp(1, TOGETHER) } else { 1 };
+    let clusters: Vec<&[Panel]> = panels.chunks(together).collect();
+    let wanted = (TASKS * threads).div_ceil((clusters.len() * groups).max(1));
+    let parts = if threads == 1 { 1 } else { wanted.min(blocks.div_ceil(LEAST_BLOCKS)) };
     let share = blocks.div_ceil(parts.max(1)).max(1);
     let fill = |output: &Shared<'_>| {
         let places = if panels.len() < PACKED { weight.places(g) } else { None };
@@ -46,24 +54,31 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
                     Lanes::Packed(&filters[(group * blocks + block) * len..][..len])
                 }
             };
-            let tasks = groups * panels.len() * blocks.div_ceil(share);
+            let tasks = groups * clusters.len() * blocks.div_ceil(share);
             (0..tasks).into_par_iter().for_each(|task| {
                 let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
-                let (group, panel) = (task / panels.len(), &panels[task % panels.len()]);
+                let (group, cluster) = (task / clusters.len(), clusters[task % clusters.len()]);
                 let part = part * share..blocks.min((part + 1) * share);
-                let width = kernel.width(panel.count);
-                scratch::with((depth + kernel.filters()) * width, |space| {
-                    let (columns, block) = space.split_at_mut(depth * width);
-                    let (columns, pitch) =
-                        panel.columns(g, x, group * g.group_in(), columns, width, part.len() <= DIRECT);
+                let few = part.len() <= DIRECT;
+                scratch::with((together * depth + kernel.filters()) * kernel.columns(), |space| {
+                    let (columns, block) = space.split_at_mut(together * depth * kernel.columns());
+                    let spaces = columns.chunks_mut((depth * kernel.columns()).max(1));
+                    let columns = |(panel, space): (&Panel, _)| {
+                        panel.columns(g, x, group * g.group_in(), space, kernel.width(panel.count), few)
+                    };
+                    let columns: Vec<_> = cluster.iter().zip(spaces).map(columns).collect();
                     for index in part {
                         let first = index * kernel.filters();
                         let rows = kernel.filters().min(g.group_out() - first);
                         let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
-                        panel.expect(g, finish, channels.clone());
-                        kernel.multiply(lanes(group, index), columns, pitch, width, block);
-                        // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
-                        unsafe { panel.store(g, finish, output, channels, block, width) };
+                        for (panel, (columns, pitch)) in cluster.iter().zip(&columns) {
+                            let width = kernel.width(panel.count);
+                            let block = &mut block[..kernel.filters() * width];
+                            panel.expect(g, finish, channels.clone());
+                            kernel.multiply(lanes(group, index), columns, *pitch, width, block);
+                            // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
+                            unsafe { panel.store(g, finish, output, channels.clone(), block, width) };
+                        }
                     }
                 });
             });
@@ -117,7 +132,7 @@ impl Panel {
     }
 
     /// The columns of one group, whose first input channel is `first`, and how far their rows are apart: where the input
-    /// itself does not serve a `few` blocks of filters, they are made in `space`, `width` apart.
+    /// itself does not serve a `few` blocks of filters, they are made in `space`, which has room for them, `width` apart.
     fn columns<'a>(
         &self,
         g: &Geometry,
@@ -135,6 +150,7 @@ impl Panel {
             let start = (piece.image * g.in_channels + first) * g.input_area() + piece.pixels.start;
             return (&x[start..], g.input_area());
         }
+        let space = &mut space[..g.depth() * width];
         self.fill(g, x, first..first + g.group_in(), space, width);
         (space, width)
     }
@@ -183,14 +199,12 @@ impl Panel {
         block: &[f32],
         width: usize,
     ) {
-        for (channel, row) in channels.zip(block.chunks_exact(width)) {
-            for piece in &self.pieces {
-                let start = (piece.image * g.out_channels + channel) * g.output_area() + piece.pixels.start;
-                // SAFETY: the caller's promise.
-                unsafe {
-                    finish.store(output, channel, start, &row[piece.lane..][..piece.pixels.len()]);
-                }
-            }
+        let area = g.output_area();
+        for piece in &self.pieces {
+            let start = (piece.image * g.out_channels + channels.start) * area + piece.pixels.start;
+            let (sums, len) = (&block[piece.lane..], piece.pixels.len());
+            // SAFETY: the caller's promise.
+            unsafe { finish.store_rows(output, channels.clone(), [start, area], sums, width, len) };
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What happens to the sums of a convolution on their way to the output.
 
+use std::ops::Range;
+
 use crate::simd::{self, vectorised};
-use crate::window::Shared;
+use crate::window::{Shared, Window};
 
 /// Added to the sums, and whether what is below 0 becomes 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,10 +23,30 @@ impl Finish<'_> {
     /// No other thread may write there at the same time.
     pub unsafe fn store(&self, output: &Shared<'_>, channel: usize, start: usize, sums: &[f32]) {
         // SAFETY: the caller promises that the place belongs to this thread.
-        let mut window = unsafe { output.window(start, 1, sums.len(), sums.len()) };
-        let shift = self.bias.map_or(0.0, |bias| bias[channel]);
-        let add = self.add.map(|add| &add[start..][..sums.len()]);
-        finish(window.row(0), sums, shift, add, self.relu);
+        unsafe {
+            self.store_rows(output, channel..channel + 1, [start, sums.len()], sums, sums.len(), sums.len())
+        };
+    }
+
+    /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to `output`: from `start` on, and as
+    /// far apart as `area`, the second of `at`.
+    ///
+    /// # Safety
+    /// No other thread may write there at the same time.
+    pub unsafe fn store_rows(
+        &self,
+        output: &Shared<'_>,
+        channels: Range<usize>,
+        at: [usize; 2],
+        sums: &[f32],
+        width: usize,
+        len: usize,
+    ) {
+        let [start, area] = at;
+        // SAFETY: the caller promises that the place belongs to this thread.
+        let mut window = unsafe { output.window(start, channels.len(), len, area) };
+        let bias = self.bias.map(|bias| &bias[channels]);
+        finish(&mut window, sums, width, bias, self.add.map(|add| &add[start..]), self.relu);
     }
 
     /// All but the bias, in place, for what begins at `start` of the output.
@@ -39,13 +61,26 @@ impl Finish<'_> {
 }
 
 vectorised! {
-    /// Writes `sums` plus what is added to them.
-    fn finish(target: &mut [f32], sums: &[f32], shift: f32, add: Option<&[f32]>, relu: bool) {
-        match (add, relu) {
-            (None, false) => each(target, sums, |sum| sum + shift),
-            (None, true) => each(target, sums, |sum| rectified(sum + shift)),
-            (Some(add), false) => both(target, sums, add, |sum, add| sum + shift + add),
-            (Some(add), true) => both(target, sums, add, |sum, add| rectified(sum + shift + add)),
+    /// Writes rows of `sums`, `width` apart, plus what is added to them; rows of `add` are as far apart as those of `target`.
+    fn finish(
+        target: &mut Window<'_>,
+        sums: &[f32],
+        width: usize,
+        bias: Option<&[f32]>,
+        add: Option<&[f32]>,
+        relu: bool,
+    ) {
+        let (len, stride) = (target.columns(), target.stride());
+        for row in 0..target.rows() {
+            let (target, sums) = (target.row(row), &sums[row * width..][..len]);
+            let shift = bias.map_or(0.0, |bias| bias[row]);
+            let add = add.map(|add| &add[row * stride..][..len]);
+            match (add, relu) {
+                (None, false) => each(target, sums, |sum| sum + shift),
+                (None, true) => each(target, sums, |sum| rectified(sum + shift)),
+                (Some(add), false) => both(target, sums, add, |sum, add| sum + shift + add),
+                (Some(add), true) => both(target, sums, add, |sum, add| rectified(sum + shift + add)),
+            }
         }
     }
 }

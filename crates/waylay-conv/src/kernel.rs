@@ -130,7 +130,9 @@ impl<const N: usize> Wide<'_, N> {
             }
             Lanes::Spread { values, places, lanes } => {
                 for (places, (part, b)) in places.chunks(STEPS).zip(b) {
-                    let a = places.iter().map(|&place| std::array::from_fn(|l| values[place as usize + lanes[l]]));
+                    let a = places
+                        .iter()
+                        .map(|&place| std::array::from_fn(|l| values[place as usize + lanes[l]]));
                     let sums = products::<S, N, M>(simd, a, b, pitch);
                     store(simd, sums, part == 0, block);
                 }
@@ -234,9 +236,7 @@ mod tests {
                     .collect();
                 let places: Vec<u32> = (0..depth as u32).collect();
                 let lanes = std::array::from_fn(|lane| lane.min(kernel.filters() - 1) * depth);
-                for a_of in
-                    [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }]
-                {
+                for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }] {
                     block.fill(f32::NAN);
                     kernel.multiply(a_of, &b, pitch, width, &mut block);
                     for (i, found) in block.iter().enumerate() {
