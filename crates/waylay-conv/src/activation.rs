@@ -135,10 +135,10 @@ fn sigmoid(x: f32) -> f32 {
 fn tanh(x: f32) -> f32 {
     let square = x * x;
     let mut series = -5.704_988_7e-3;
-    series = series * square + 2.063_908_9e-2;
+    series = series * square + 2.063_909e-2;
     series = series * square - 5.373_971_6e-2;
     series = series * square + 1.333_144_2e-1;
-    series = series * square - 3.333_328_2e-1;
+    series = series * square - 3.333_328e-1;
     let near = series * square * x + x;
     let far = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
     if square < 0.390_625 { near } else { far.copysign(x) }
@@ -147,7 +147,7 @@ fn tanh(x: f32) -> f32 {
 /// The argument of [`Activation::GeluTanh`]'s sigmoid, and its derivative.
 #[inline(always)]
 fn bent(x: f32) -> (f32, f32) {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     const CUBE: f32 = 0.044_715;
     let square = x * x;
     (TWICE_ROOT * x * (1.0 + CUBE * square), TWICE_ROOT * (1.0 + 3.0 * CUBE * square))
@@ -157,7 +157,7 @@ fn bent(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
-    const DENSITY: f32 = 0.398_942_28;
+    const DENSITY: f32 = 0.398_942_3;
     let bell = exp(-0.5 * x * x);
     let t = 1.0 / (1.0 + 0.327_591_1 * ROOT_HALF * x.abs());
     let mut tail = 1.061_405_4;

@@ -2,6 +2,8 @@
 //!
 //! What depends only on the shape of the input is computed once per shape and kept as a plan; a value is freed after
 //! its last use.
+//! Where maps are large, images of a batch go one at a time up to the last place where a map of some size is all that is
+//! needed, divided among the threads, and together from there on: maps stay in cache, and fewer live at once.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
