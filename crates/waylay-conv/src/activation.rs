@@ -69,7 +69,11 @@ vectorised! {
 vectorised! {
     fn backward(gradient: &mut [f32], kept: &[f32], function: Activation) {
         match function {
-            Activation::Relu => scaled(gradient, kept, |y| if y > 0.0 { 1.0 } else { 0.0 }),
+            // Not a product: what does not pass is 0, whatever it was.
+            Activation::Relu => gradient
+                .iter_mut()
+                .zip(kept)
+                .for_each(|(gradient, y)| *gradient = if *y > 0.0 { *gradient } else { 0.0 }),
             Activation::Clip(low, high) => {
                 scaled(gradient, kept, |x| if (x >= low) & (x <= high) { 1.0 } else { 0.0 });
             }
@@ -112,9 +116,9 @@ fn scaled(gradient: &mut [f32], kept: &[f32], slope: impl Fn(f32) -> f32) {
     gradient.iter_mut().zip(kept).for_each(|(gradient, kept)| *gradient *= slope(*kept));
 }
 
-/// NaN stays.
+/// Zero for values below zero; NaN stays.
 #[inline(always)]
-fn relu(x: f32) -> f32 {
+pub(crate) fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 

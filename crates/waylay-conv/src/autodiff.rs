@@ -41,7 +41,7 @@ impl<const N: usize> Backward<Flex, N> for Conv2d {
         let mut gradient = grads.consume::<Flex>(&ops.node);
         let ((g, x, weight), output) = ops.state;
         if let Some(output) = output {
-            gradient = backend::rectifier_gradient(output, gradient);
+            gradient = backend::activation_gradient(Activation::Relu, output, gradient);
         }
         for (place, node) in ops.parents.into_iter().enumerate() {
             let Some(node) = node else { continue };

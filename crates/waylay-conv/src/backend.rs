@@ -237,13 +237,6 @@ fn conv2d(
     tensor(kernel(&g, x.slice(), weight.slice(), &Finish { bias, add, relu }), shape)
 }
 
-/// `gradient` where `output`, which a rectifier gave, is above 0.
-pub(crate) fn rectifier_gradient(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-    let shape = dims(&output);
-    let (output, gradient) = (Values::of(output), Values::of(gradient));
-    tensor(prelu::mask(output.slice(), gradient.slice()), shape)
-}
-
 /// Gradient of the input of a convolution.
 pub(crate) fn conv2d_input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let (weight, gradient) = (Values::of(weight), Values::of(gradient));

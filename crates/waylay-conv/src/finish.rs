@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::activation::relu as rectified;
 use crate::simd::{self, vectorised};
 use crate::window::{Shared, Window};
 
@@ -83,12 +84,6 @@ vectorised! {
             }
         }
     }
-}
-
-/// Zero for values below zero; NaN stays.
-#[inline(always)]
-fn rectified(value: f32) -> f32 {
-    if value < 0.0 { 0.0 } else { value }
 }
 
 #[inline(always)]

@@ -81,7 +81,7 @@ vectorised! {
 
 vectorised! {
     /// Sum of the products of `source - mean` and `gradient`.
-    fn centred_dot(source: &[f32], gradient: &[f32], mean: f32) -> f64 {
+    pub(crate) fn centred_dot(source: &[f32], gradient: &[f32], mean: f32) -> f64 {
         reduce(source, gradient, |source, gradient| (source - mean) * gradient)
     }
 }

@@ -53,20 +53,6 @@ pub(crate) fn slope_gradient(
     sums.into_iter().map(|sum| sum as f32).collect()
 }
 
-/// Values that one task masks.
-const BLOCK: usize = 1 << 14;
-
-/// `gradient` where `output`, which a plain rectifier gave, is above 0.
-pub(crate) fn mask(output: &[f32], gradient: &[f32]) -> Vec<f32> {
-    assert_eq!(output.len(), gradient.len());
-    let part = |index: usize, target: &mut [f32]| {
-        let len = target.len();
-        pass(target, &output[index * BLOCK..][..len], &gradient[index * BLOCK..][..len]);
-    };
-    // SAFETY: `pass` writes a value for each of a part's.
-    unsafe { written_in_parts(gradient.len(), BLOCK, part) }
-}
-
 fn slope(alpha: &[f32], channel: usize) -> f32 {
     alpha[channel % alpha.len()]
 }
@@ -76,15 +62,6 @@ vectorised! {
     fn rectify(target: &mut [f32], signs: &[f32], values: &[f32], slope: f32) {
         for ((target, &sign), &value) in target.iter_mut().zip(signs).zip(values) {
             *target = if sign > 0.0 { value } else { value * slope };
-        }
-    }
-}
-
-vectorised! {
-    /// Passes `values` where `signs` are above 0, and nothing elsewhere.
-    fn pass(target: &mut [f32], signs: &[f32], values: &[f32]) {
-        for ((target, &sign), &value) in target.iter_mut().zip(signs).zip(values) {
-            *target = if sign > 0.0 { value } else { 0.0 };
         }
     }
 }

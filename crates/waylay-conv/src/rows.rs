@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use crate::activation::exp;
-use crate::norm::statistics;
-use crate::simd::{reduce, vectorised};
+use crate::norm::{centred_dot, statistics};
+use crate::simd::{reduce, sum, vectorised};
 use crate::window::written_in_parts;
 
 /// Values that one task takes at a time, at least one row.
@@ -41,8 +41,8 @@ pub(crate) fn normalise_gradient(x: &[f32], gamma: &[f32], gradient: &[f32], eps
             let (mean, scale) = statistics(source, epsilon);
             product(target, gradient, gamma);
             let count = width as f64;
-            let total = (reduce(target, target, |a, _| a) / count) as f32;
-            let aligned = (aligned(target, source, mean) / count) as f32;
+            let total = (sum(target) / count) as f32;
+            let aligned = (centred_dot(source, target, mean) / count) as f32;
             input_gradient(target, source, [mean, scale, total, aligned * scale * scale]);
         }
     };
@@ -88,8 +88,7 @@ pub(crate) fn softmax(values: &mut [f32], width: usize) {
         for row in rows.chunks_exact_mut(width) {
             let largest = largest(row);
             exponentials(row, largest);
-            let total = reduce(row, row, |a, _| a);
-            scale(row, (1.0 / total) as f32);
+            scale(row, (1.0 / sum(row)) as f32);
         }
     });
 }
@@ -119,13 +118,6 @@ vectorised! {
 vectorised! {
     fn product(target: &mut [f32], a: &[f32], b: &[f32]) {
         target.iter_mut().zip(a).zip(b).for_each(|((target, a), b)| *target = a * b);
-    }
-}
-
-vectorised! {
-    /// Sum of the products of `a` and `source - mean`.
-    fn aligned(a: &[f32], source: &[f32], mean: f32) -> f64 {
-        reduce(a, source, |a, source| a * (source - mean))
     }
 }
 

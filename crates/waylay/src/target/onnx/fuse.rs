@@ -91,27 +91,7 @@ mod tests {
 
     /// Steps for nodes given by operator, inputs and output; value 0 is the image.
     fn fused(nodes: &[(&str, &[Id], Id)], wanted: Id) -> Vec<(usize, Option<Id>, bool, Option<Id>)> {
-        let node = |(operator, inputs, output): &(&str, &[Id], Id)| Node {
-            name: String::new(),
-            operator: (*operator).into(),
-            inputs: inputs.iter().map(|&id| Some(id)).collect(),
-            outputs: vec![Some(*output)],
-            attributes: HashMap::new(),
-            guards: Vec::new(),
-        };
-        let graph = Graph {
-            file: String::new(),
-            producer: String::new(),
-            opset: 17,
-            external: Vec::new(),
-            names: vec![String::new(); 10],
-            nodes: nodes.iter().map(node).collect(),
-            constants: BTreeMap::new(),
-            input: 0,
-            input_dims: Vec::new(),
-            outputs: vec![wanted],
-            output_dims: Vec::new(),
-        };
+        let graph = Graph::of(nodes, BTreeMap::new(), wanted);
         let step = |at| Step { at, then: Then::default(), output: None, frees: Vec::new() };
         let mut steps: Vec<Step> = (0..nodes.len()).map(step).collect();
         // Every value is an image of one shape, but 9.

@@ -129,6 +129,32 @@ impl Graph {
         }
     }
 
+    /// Nodes given by operator, inputs and output, for tests; value 0 is the image.
+    #[cfg(test)]
+    pub fn of(nodes: &[(&str, &[Id], Id)], constants: BTreeMap<Id, Constant>, output: Id) -> Self {
+        let node = |(operator, inputs, output): &(&str, &[Id], Id)| Node {
+            name: String::new(),
+            operator: (*operator).into(),
+            inputs: inputs.iter().map(|&id| Some(id)).collect(),
+            outputs: vec![Some(*output)],
+            attributes: HashMap::new(),
+            guards: Vec::new(),
+        };
+        Self {
+            file: String::new(),
+            producer: String::new(),
+            opset: 17,
+            external: Vec::new(),
+            names: vec![String::new(); 20],
+            nodes: nodes.iter().map(node).collect(),
+            constants,
+            input: 0,
+            input_dims: Vec::new(),
+            outputs: vec![output],
+            output_dims: Vec::new(),
+        }
+    }
+
     /// A new value called `name`.
     pub fn add_value(&mut self, name: String) -> Id {
         self.names.push(name);

@@ -209,7 +209,7 @@ impl Network {
         trace.maps.push(self.graph.input);
         let mut known = HashMap::new();
         let mut state = self.begin(input, taps);
-        self.advance(&everything, 0, &mut state, |at, values, inputs| {
+        self.advance(&everything, 0..everything.steps.len(), &mut state, |at, values, inputs| {
             self.note(at, values, inputs, shape[0], &mut known, trace)
         })?;
         let shapes = trace.shapes.iter().map(|(id, shape)| (*id, &shape[..])).collect();
@@ -246,7 +246,7 @@ impl Network {
         } else {
             drop(input);
         }
-        self.advance(plan, first, &mut state, |_, _, _| Ok(()))?;
+        self.advance(plan, first..plan.steps.len(), &mut state, |_, _, _| Ok(()))?;
         self.end(state)
     }
 
@@ -259,15 +259,13 @@ impl Network {
             self.explore(image(0), false, &mut Trace::default())?;
         }
         let plan = self.plan(wanted);
-        let (Some(plan), Some(own)) = (&plan, plan.as_ref().and_then(|plan| plan.alone)) else {
+        let own = plan.as_ref().and_then(|plan| plan.alone).filter(|own| own.value == alone.value);
+        let (Some(plan), Some(own)) = (&plan, own) else {
             return self.invalid("its steps differ between batches");
         };
-        if own.value != alone.value {
-            return self.invalid("its steps differ between batches");
-        }
         let part = |i: usize| {
             let mut state = self.begin(image(i), false);
-            self.advance_to(plan, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
+            self.advance(plan, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
             match state.values[own.value].take() {
                 Some(Value::Tensor(Ranked::R4(map))) => Ok(map),
                 _ => self.invalid("a map that comes out is none"),
@@ -299,18 +297,8 @@ impl Network {
         }
     }
 
-    /// Takes all steps from `first` on.
+    /// Takes some `steps` of `plan`.
     fn advance(
-        &self,
-        plan: &Plan,
-        first: usize,
-        state: &mut State,
-        watch: impl FnMut(usize, &[Value], &[Vec<usize>]) -> Result<(), OnnxError>,
-    ) -> Result<(), OnnxError> {
-        self.advance_to(plan, first..plan.steps.len(), state, watch)
-    }
-
-    fn advance_to(
         &self,
         plan: &Plan,
         steps: Range<usize>,

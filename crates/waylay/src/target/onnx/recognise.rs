@@ -34,8 +34,7 @@ struct Pattern<'a> {
 impl Pattern<'_> {
     /// The activation that `node` completes, and its input.
     fn activation(&self, node: &Node) -> Option<(&'static str, Id)> {
-        let (mut factors, mut scale) = (Vec::new(), 1.0);
-        self.product(node, DEPTH, &mut factors, &mut scale)?;
+        let (factors, scale) = self.product(node, DEPTH)?;
         let [a, b] = factors[..] else { return None };
         [(a, b), (b, a)].into_iter().find_map(|(x, gate)| {
             let gate = self.only_reader(gate)?;
@@ -51,29 +50,32 @@ impl Pattern<'_> {
         })
     }
 
-    /// Gathers what `node` multiplies, through products that nobody else reads: numbers in `scale`, others in `factors`.
-    fn product(&self, node: &Node, depth: usize, factors: &mut Vec<Id>, scale: &mut f32) -> Option<()> {
+    /// What `node` multiplies, through products that nobody else reads: values, and the product of all numbers.
+    fn product(&self, node: &Node, depth: usize) -> Option<(Vec<Id>, f32)> {
         let (&[Some(a), Some(b)], true) = (&node.inputs[..], node.guards.is_empty()) else { return None };
         let divides = node.operator == "Div";
         if !divides && node.operator != "Mul" {
             return None;
         }
+        let (mut factors, mut scale) = (Vec::new(), 1.0);
         for (place, id) in [a, b].into_iter().enumerate() {
-            let inner =
-                self.only_reader(id).filter(|n| depth > 0 && matches!(n.operator.as_str(), "Mul" | "Div"));
-            match (self.number(id), inner) {
-                (Some(number), _) if divides && place == 1 => *scale /= number,
-                _ if divides && place == 1 => return None,
-                (Some(number), _) => *scale *= number,
-                (None, Some(inner))
-                    if self.product(inner, depth - 1, &mut Vec::new(), &mut 1.0).is_some() =>
-                {
-                    self.product(inner, depth - 1, factors, scale)?;
+            if let Some(number) = self.number(id) {
+                scale = if divides && place == 1 { scale / number } else { scale * number };
+                continue;
+            }
+            if divides && place == 1 {
+                return None;
+            }
+            let inner = self.only_reader(id).filter(|_| depth > 0).and_then(|n| self.product(n, depth - 1));
+            match inner {
+                Some((inner, number)) => {
+                    factors.extend(inner);
+                    scale *= number;
                 }
-                _ => factors.push(id),
+                None => factors.push(id),
             }
         }
-        Some(())
+        Some((factors, scale))
     }
 
     /// Whether `node` is 1 + erf(x/√2).
@@ -82,11 +84,11 @@ impl Pattern<'_> {
         [(a, b), (b, a)].into_iter().any(|(erf, one)| {
             let erf = self.only_reader(erf).filter(|n| n.operator == "Erf");
             let argument = erf.and_then(|n| n.inputs[0]).and_then(|id| self.only_reader(id));
-            let (mut factors, mut scale) = (Vec::new(), 1.0);
+            let argument = argument.and_then(|n| self.product(n, 0));
             self.number(one) == Some(1.0)
-                && argument.is_some_and(|n| self.product(n, 0, &mut factors, &mut scale).is_some())
-                && factors == [x]
-                && near(scale, std::f32::consts::FRAC_1_SQRT_2)
+                && argument.is_some_and(|(factors, scale)| {
+                    factors == [x] && near(scale, std::f32::consts::FRAC_1_SQRT_2)
+                })
         })
     }
 
@@ -122,37 +124,16 @@ fn near(a: f32, b: f32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::constant::{Constant, Values};
     use super::*;
 
     /// What becomes of the last of nodes given by operator, inputs and output; value 0 is the image, and `numbers` are
     /// the first values after it.
     fn last(numbers: &[f32], nodes: &[(&str, &[Id], Id)]) -> (String, Vec<Option<Id>>) {
-        let node = |(operator, inputs, output): &(&str, &[Id], Id)| Node {
-            name: String::new(),
-            operator: (*operator).into(),
-            inputs: inputs.iter().map(|&id| Some(id)).collect(),
-            outputs: vec![Some(*output)],
-            attributes: HashMap::new(),
-            guards: Vec::new(),
-        };
         let number =
             |(i, v): (usize, &f32)| (i + 1, Constant { dims: vec![], values: Values::Float(vec![*v]) });
-        let mut graph = Graph {
-            file: String::new(),
-            producer: String::new(),
-            opset: 17,
-            external: Vec::new(),
-            names: vec![String::new(); 20],
-            nodes: nodes.iter().map(node).collect(),
-            constants: numbers.iter().enumerate().map(number).collect::<BTreeMap<_, _>>(),
-            input: 0,
-            input_dims: Vec::new(),
-            outputs: vec![nodes[nodes.len() - 1].2],
-            output_dims: Vec::new(),
-        };
+        let constants = numbers.iter().enumerate().map(number).collect();
+        let mut graph = Graph::of(nodes, constants, nodes[nodes.len() - 1].2);
         recognise(&mut graph);
         let last = &graph.nodes[nodes.len() - 1];
         (last.operator.clone(), last.inputs.clone())
