@@ -280,6 +280,27 @@ mod tests {
     }
 
     #[test]
+    fn images_that_go_one_by_one_through_large_maps_give_what_they_give_alone() {
+        let mut model = relu();
+        graph(&mut model).input[0] = value("x", &[1, 3, 212, 212]);
+        let mut pool = node("GlobalAveragePool", &["y"], "z");
+        pool.name = Some("pool".into());
+        graph(&mut model).node.push(pool);
+        graph(&mut model).output[0] = value("z", &[1, 3, 1, 1]);
+        let target = open(&model, Preset::None.into()).unwrap();
+        assert_eq!(target.fixed_batch(), None);
+        let pixels = (0..3 * 3 * 212 * 212).map(|i| (i * 7 % 1013) as f32 / 1013.0 - 0.3).map(f32::abs);
+        let batch = ImageBatch::new([3, 3, 212, 212], pixels.collect()).unwrap();
+        // The first pass makes the plan that the second follows.
+        for _ in 0..2 {
+            let all = target.embed(&batch, &Device::flex()).unwrap();
+            for i in 0..3 {
+                assert_eq!(all.row(i), target.embed(&batch.select(&[i]), &Device::flex()).unwrap().row(0));
+            }
+        }
+    }
+
+    #[test]
     fn an_open_size_must_be_given() {
         let mut model = relu();
         let open_dim = DimensionProto { dim_value: None, dim_param: Some("h".into()) };

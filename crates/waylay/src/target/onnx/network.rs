@@ -216,7 +216,9 @@ impl Network {
         let steps = self.steps(|id| known.contains_key(&id), Some(&shapes), taps);
         let used = |id: &Id| steps.iter().any(|step| self.reads(step).any(|read| read == *id));
         known.retain(|id, _| used(id));
-        let alone = self.alone(&steps, &shapes, shape[0]).filter(|_| !taps);
+        // Other devices than the processor take a whole batch at once.
+        let whole = taps || self.device != Device::flex();
+        let alone = self.alone(&steps, &shapes, shape[0]).filter(|_| !whole);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
             plans.clear();
@@ -232,51 +234,44 @@ impl Network {
         input: Tensor<4>,
         taps: bool,
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
-        let mut state = self.begin(input.clone(), taps);
-        let mut first = 0;
-        if let Some(alone) = plan.alone
-            && self.independent
-            && !taps
-            && state.batch > 1
-            && !input.is_autodiff()
-        {
-            state.values[self.graph.input] = None;
-            state.values[alone.value] = Some(Ranked::R4(self.one_by_one(input, alone)?).into());
-            first = alone.step + 1;
-        } else {
-            drop(input);
-        }
+        let mut state = self.begin(input, taps);
+        let first = self.one_by_one(plan, &mut state)?;
         self.advance(plan, first..plan.steps.len(), &mut state, |_, _, _| Ok(()))?;
         self.end(state)
     }
 
-    /// The value that `alone` names, of each image by itself, the images divided among the threads.
-    fn one_by_one(&self, input: Tensor<4>, alone: Alone) -> Result<Tensor<4>, OnnxError> {
+    /// Takes the first steps of `plan` for each image by itself, the images divided among the threads, where that pays and one
+    /// image has the same steps; gives the step to go on from.
+    fn one_by_one(&self, plan: &Plan, state: &mut State) -> Result<usize, OnnxError> {
+        let Some(Alone { step, value }) = plan.alone else { return Ok(0) };
+        let (true, false) = (self.independent && state.batch > 1, state.device.is_autodiff()) else {
+            return Ok(0);
+        };
+        let Some(Value::Tensor(Ranked::R4(input))) = state.values[self.graph.input].clone() else {
+            return Ok(0);
+        };
         let [count, c, h, w] = input.dims();
         let image = |i: usize| input.clone().narrow(0, i, 1);
         let wanted = ([1, c, h, w], false);
         if self.plan(wanted).is_none() {
             self.explore(image(0), false, &mut Trace::default())?;
         }
-        let plan = self.plan(wanted);
-        let own = plan.as_ref().and_then(|plan| plan.alone).filter(|own| own.value == alone.value);
-        let (Some(plan), Some(own)) = (&plan, own) else {
-            return self.invalid("its steps differ between batches");
-        };
+        let single = self.plan(wanted);
+        let own = single.as_ref().and_then(|plan| plan.alone).filter(|own| own.value == value);
+        let (Some(single), Some(own)) = (single, own) else { return Ok(0) };
         let part = |i: usize| {
             let mut state = self.begin(image(i), false);
-            self.advance(plan, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
-            match state.values[own.value].take() {
-                Some(Value::Tensor(Ranked::R4(map))) => Ok(map),
-                _ => self.invalid("a map that comes out is none"),
-            }
+            self.advance(&single, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
+            Ok(match state.values[value].take() {
+                Some(Value::Tensor(Ranked::R4(map))) => Some(map),
+                _ => None,
+            })
         };
-        let parts = (0..count).into_par_iter().map(part).collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::cat(parts, 0))
-    }
-
-    fn invalid<T>(&self, reason: &str) -> Result<T, OnnxError> {
-        Err(OnnxError::Graph { name: self.graph.file.clone(), reason: reason.into() })
+        let parts: Option<Vec<_>> = (0..count).into_par_iter().map(part).collect::<Result<_, OnnxError>>()?;
+        let Some(parts) = parts else { return Ok(0) };
+        state.values[self.graph.input] = None;
+        state.values[value] = Some(Ranked::R4(Tensor::cat(parts, 0)).into());
+        Ok(step + 1)
     }
 
     fn begin(&self, input: Tensor<4>, taps: bool) -> State {
