@@ -40,6 +40,10 @@ impl Candidates {
     /// Makes the room at least `capacity` candidates in all.
     pub fn grow(&mut self, capacity: usize) {
         let slots = (capacity + GROUP_ROWS).max(self.indices.len());
+        // No more than that, as there may be thousands of lists.
+        self.indices.reserve_exact(slots - self.indices.len());
+        self.lowers.reserve_exact(slots - self.lowers.len());
+        self.uppers.reserve_exact(slots - self.uppers.len());
         self.indices.resize(slots, 0);
         self.lowers.resize(slots, 0.0);
         self.uppers.resize(slots, 0.0);

@@ -46,8 +46,9 @@ impl QueryBound {
     pub const NONE: Self = Self { scale: 0.0, norm: 0.0, error: 0.0, threshold: f32::NEG_INFINITY };
 }
 
-/// The bounds' share of the rows of a gallery, padded to whole panels of [`PANEL_ROWS`].
+/// The bounds' share of consecutive rows of a gallery, padded to whole panels of [`PANEL_ROWS`].
 pub struct RowBounds {
+    first_row: usize,
     groups: Vec<RowGroup>,
 }
 
@@ -58,8 +59,8 @@ type RowGroup = [[f32; GROUP_ROWS]; 5];
 const NO_ROW: RowBound = RowBound { scale: 0.0, offset: f32::INFINITY, error: 0.0, norm: 0.0, width: 0.0 };
 
 impl RowBounds {
-    /// The bounds of `rows`, in their order.
-    pub fn new(rows: impl ExactSizeIterator<Item = RowBound>) -> Self {
+    /// The bounds of `rows`, in their order, the first of which is row `first_row` of the gallery.
+    pub fn new(first_row: usize, rows: impl ExactSizeIterator<Item = RowBound>) -> Self {
         let padded = rows.len().next_multiple_of(PANEL_ROWS);
         let mut groups = vec![[[0.0; GROUP_ROWS]; 5]; padded / GROUP_ROWS];
         for (index, row) in rows.chain(std::iter::repeat(NO_ROW)).take(padded).enumerate() {
@@ -68,19 +69,19 @@ impl RowBounds {
                 column[index % GROUP_ROWS] = value;
             }
         }
-        Self { groups }
+        Self { first_row, groups }
     }
 }
 
-/// Tests rows from `first_row` on, for every query, and appends those kept to its candidates. `scores` is
-/// `[queries, rows]`; `first_row` and the number of rows are multiples of 16.
+/// Tests rows from `start` on, counted from the first of `bounds`, for every query, and appends those kept to its candidates.
+/// `scores` is `[queries, rows]`; `start` and the number of rows are multiples of 16.
 ///
 /// # Panics
 /// If sizes do not fit, a row lies beyond the padding of `bounds`, or candidates have no room for all rows.
 #[inline]
 pub fn scan(
     scores: &[i32],
-    first_row: usize,
+    start: usize,
     bounds: &RowBounds,
     queries: &[QueryBound],
     candidates: &mut [Candidates],
@@ -91,15 +92,13 @@ pub fn scan(
     }
     let rows = scores.len() / queries.len();
     assert_eq!(scores.len(), queries.len() * rows, "as many scores for each query");
-    assert!(
-        rows.is_multiple_of(GROUP_ROWS) && first_row.is_multiple_of(GROUP_ROWS),
-        "rows come in groups of 16"
-    );
+    assert!(rows.is_multiple_of(GROUP_ROWS) && start.is_multiple_of(GROUP_ROWS), "rows come in groups of 16");
     assert!(
         candidates.iter().all(|candidates| candidates.free() >= rows),
         "candidates need room for all rows"
     );
-    let groups = &bounds.groups[first_row / GROUP_ROWS..][..rows / GROUP_ROWS];
+    let groups = &bounds.groups[start / GROUP_ROWS..][..rows / GROUP_ROWS];
+    let first_row = bounds.first_row + start;
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt") {
         // SAFETY: the processor has AVX-512F and POPCNT, and `scores` holds 16 numbers for each query and group.
@@ -211,14 +210,14 @@ mod tests {
         let (queries, rows) = (5, 2 * PANEL_ROWS);
         let values = noise(rows, 1);
         let bound = |&x: &f32| RowBound { scale: x, offset: x * x, error: x.abs(), norm: 1.0, width: 0.5 };
-        let bounds = RowBounds::new(values[..rows - 3].iter().map(bound));
+        let bounds = RowBounds::new(100, values[..rows - 3].iter().map(bound));
         let query = |&x: &f32| QueryBound { scale: x, norm: 0.25, error: 0.125, threshold: x };
         let queries: Vec<QueryBound> = noise(queries, 2).iter().map(query).collect();
         let scores: Vec<i32> = noise(queries.len() * rows, 3).iter().map(|x| (x * 8.0) as i32).collect();
         let empty = vec![Candidates::with_capacity(rows); queries.len()];
         let (mut fast, mut plain) = (empty.clone(), empty);
         scan(&scores, 0, &bounds, &queries, &mut fast);
-        scan_in_plain_rust(&scores, 0, &bounds.groups, &queries, &mut plain);
+        scan_in_plain_rust(&scores, 100, &bounds.groups, &queries, &mut plain);
         for (place, query) in queries.iter().enumerate() {
             let lower = |row: usize| {
                 let score = scores[place * rows + row] as f32;
@@ -227,13 +226,15 @@ mod tests {
                     - query.norm * values[row].abs()
                     - query.error
             };
-            let expected: Vec<u32> =
-                (0..rows - 3).filter(|&row| lower(row) <= query.threshold).map(|row| row as u32).collect();
+            let expected: Vec<u32> = (0..rows - 3)
+                .filter(|&row| lower(row) <= query.threshold)
+                .map(|row| row as u32 + 100)
+                .collect();
             for found in [&fast[place], &plain[place]] {
                 assert_eq!(found.indices(), expected);
                 for (index, (a, b)) in found.indices().iter().zip(found.lowers().iter().zip(found.uppers())) {
-                    let spread = 2.0 * (query.norm * values[*index as usize].abs() + query.error) + 0.5;
-                    assert!((a - lower(*index as usize)).abs() < 1e-5 && (b - a - spread).abs() < 1e-5);
+                    let spread = 2.0 * (query.norm * values[*index as usize - 100].abs() + query.error) + 0.5;
+                    assert!((a - lower(*index as usize - 100)).abs() < 1e-5 && (b - a - spread).abs() < 1e-5);
                 }
             }
         }
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "room for all rows")]
     fn candidates_without_room_are_refused() {
-        let bounds = RowBounds::new(std::iter::repeat_n(NO_ROW, 16));
+        let bounds = RowBounds::new(0, std::iter::repeat_n(NO_ROW, 16));
         scan(&[0; 16], 0, &bounds, &[QueryBound::NONE], &mut [Candidates::with_capacity(15)]);
     }
 }

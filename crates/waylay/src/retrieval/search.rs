@@ -95,8 +95,8 @@ pub fn distances(
 }
 
 /// The `k` gallery items nearest to each query, nearest first, equals by gallery index; an error where `k` is not 1
-/// to the size of the gallery, or the dimensions differ. Memory grows with `k`, and with the gallery by a byte for each of
-/// its values.
+/// to the size of the gallery, or the dimensions differ. Beside the gallery (and its rows of length 1, for cosine), memory
+/// grows with `k` and the queries alone.
 ///
 /// No item is missed. Small searches give the bits of [`distances`]; in others, where that is quicker, a distance is summed
 /// for its pair alone, and is the same to within the rounding of [`distances`].
@@ -177,7 +177,7 @@ pub(super) fn largest(values: &[f32]) -> f32 {
 /// The values that a metric compares: rows of length 1 (or 0) for cosine, and the rows as they are for Euclidean distance.
 pub(super) fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
     match metric {
-        Metric::Cosine => embeddings.normalised().values().to_vec().into(),
+        Metric::Cosine => embeddings.normalised().into_values().into(),
         Metric::Euclidean => embeddings.values().into(),
     }
 }

@@ -1,5 +1,6 @@
 //! Embeddings as a target returns them.
 
+use rayon::prelude::*;
 use thiserror::Error;
 
 /// What is wrong with numbers that were offered as [`Embeddings`].
@@ -60,6 +61,11 @@ impl Embeddings {
         &self.values
     }
 
+    /// All values, row after row, without a copy.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// Embedding `index`.
     pub fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.dim..(index + 1) * self.dim]
@@ -68,12 +74,12 @@ impl Embeddings {
     /// Every row divided by its Euclidean length; a zero row stays zero.
     pub fn normalised(&self) -> Self {
         let mut values = self.values.clone();
-        for row in values.chunks_exact_mut(self.dim) {
+        values.par_chunks_exact_mut(self.dim).for_each(|row| {
             let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             if length > 0.0 {
                 row.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
             }
-        }
+        });
         Self { values, dim: self.dim }
     }
 }

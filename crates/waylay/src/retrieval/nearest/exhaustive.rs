@@ -6,6 +6,7 @@ use waylay_conv::nearest::ROWS_AT_ONCE;
 
 use super::Search;
 use super::refine::{keep_smallest, key};
+use super::tasks::Tasks;
 
 /// Gallery rows that stay in the first-level cache while a block of queries passes by.
 const STEP_ROWS: usize = 2 * ROWS_AT_ONCE;
@@ -14,8 +15,9 @@ impl Search<'_> {
     /// The sorted keys of the nearest rows of each query.
     pub(super) fn nearest_exhaustive(&self, queries: &[f32]) -> Vec<Vec<u64>> {
         let steps = self.gallery.row_count().div_ceil(STEP_ROWS);
-        let parts = self.in_tasks(queries, steps, |queries, steps| self.compare_all(queries, steps));
-        parts
+        let dimension = self.gallery.dimension;
+        Tasks::new(queries.len() / dimension, steps)
+            .run(queries, dimension, steps, |queries, steps| self.compare_all(queries, steps))
             .into_iter()
             .map(|parts| {
                 let mut keys = parts.concat();

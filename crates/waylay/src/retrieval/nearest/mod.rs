@@ -17,7 +17,7 @@ mod tasks;
 mod tests;
 
 use rayon::prelude::*;
-use waylay_conv::nearest::{LARGEST_DIMENSION, QuantisedGallery, is_accelerated};
+use waylay_conv::nearest::{LARGEST_DIMENSION, is_accelerated};
 
 use super::Metric;
 use super::search::{Hit, is_harmless, largest};
@@ -71,13 +71,8 @@ struct Gallery<'a> {
     /// `[G, dimension]`.
     rows: &'a [f32],
     dimension: usize,
-    rounded: Option<Rounded>,
-}
-
-/// A gallery in 8 bits, less the centre `[dimension]`, which makes rows short if they are near each other.
-struct Rounded {
-    rows: QuantisedGallery,
-    centre: Vec<f32>,
+    /// For the filter, a point `[dimension]` that rows are measured from, which makes them short if they are near each other.
+    centre: Option<Vec<f32>>,
 }
 
 /// One search: rows are unit vectors or zero for cosine, and of harmless size for Euclidean distance.
@@ -105,28 +100,15 @@ pub(super) fn top_k(
         return vec![None; query_count];
     };
     let gallery = Gallery::new(rows, dimension, method);
-    if !is_harmless(largest(queries).max(gallery.largest())) {
-        return vec![None; query_count];
-    }
     let allowed = ALWAYS_ALLOWED + ALLOWED_PER_NEIGHBOUR * k;
-    Search { gallery: &gallery, metric, k, allowed }.run(queries)
+    let (found, gallery_largest) = Search { gallery: &gallery, metric, k, allowed }.run(queries);
+    if is_harmless(largest(queries).max(gallery_largest)) { found } else { vec![None; query_count] }
 }
 
 impl<'a> Gallery<'a> {
     fn new(rows: &'a [f32], dimension: usize, method: Method) -> Self {
-        let rounded = (method == Method::Filter).then(|| {
-            let centre = centre(rows, dimension);
-            Rounded { rows: QuantisedGallery::new(rows, &centre), centre }
-        });
-        Self { rows, dimension, rounded }
-    }
-
-    /// The largest magnitude.
-    fn largest(&self) -> f32 {
-        match &self.rounded {
-            Some(rounded) => rounded.rows.statistics().iter().fold(0.0, |most, row| most.max(row.largest)),
-            None => largest(self.rows),
-        }
+        let centre = (method == Method::Filter).then(|| centre(rows, dimension));
+        Self { rows, dimension, centre }
     }
 
     fn row_count(&self) -> usize {
@@ -139,28 +121,39 @@ impl<'a> Gallery<'a> {
 }
 
 impl Search<'_> {
-    /// The nearest rows of each of `queries` `[Q, dimension]`; `None` for those given up.
-    fn run(&self, queries: &[f32]) -> Vec<Option<Vec<Hit>>> {
-        let hit = |key| {
-            let (distance, index) = distance_and_index(key);
-            Hit { index: index as usize, distance }
-        };
-        queries
-            .chunks(BATCH_QUERIES * self.gallery.dimension)
-            .flat_map(|batch| self.nearest(batch))
-            .map(|keys| Some(keys?.into_iter().map(hit).collect()))
-            .collect()
+    /// The nearest rows of each of `queries` `[Q, dimension]`, `None` for those given up; and the gallery's largest magnitude,
+    /// as the search means nothing where numbers are near the ends of `f32`.
+    fn run(&self, queries: &[f32]) -> (Vec<Option<Vec<Hit>>>, f32) {
+        let mut found = Vec::with_capacity(queries.len() / self.gallery.dimension);
+        let mut gallery_largest = 0.0_f32;
+        for batch in queries.chunks(BATCH_QUERIES * self.gallery.dimension) {
+            let (nearest, largest) = self.nearest(batch);
+            gallery_largest = gallery_largest.max(largest);
+            found.extend(nearest);
+        }
+        (found, gallery_largest)
     }
 
-    /// The sorted keys of the nearest rows of each query of a batch.
-    fn nearest(&self, queries: &[f32]) -> Vec<Option<Vec<u64>>> {
-        let Some(rounded) = &self.gallery.rounded else {
-            return self.nearest_exhaustive(queries).into_iter().map(Some).collect();
+    /// The same for a batch.
+    fn nearest(&self, queries: &[f32]) -> (Vec<Option<Vec<Hit>>>, f32) {
+        let Some(centre) = &self.gallery.centre else {
+            let found = self.nearest_exhaustive(queries).into_iter().map(|keys| Some(hits(&keys))).collect();
+            return (found, largest(self.gallery.rows));
         };
-        self.filter(queries, rounded)
+        let (pools, largest) = self.filter(queries, centre);
+        let found = pools
             .into_par_iter()
             .zip(queries.par_chunks(self.gallery.dimension))
-            .map(|(pools, query)| Some(self.refine(query, Pool::merge(pools, self.k)?, &rounded.centre)))
-            .collect()
+            .map(|(pools, query)| Some(hits(&self.refine(query, Pool::merge(pools, self.k)?, centre))))
+            .collect();
+        (found, largest)
     }
+}
+
+fn hits(keys: &[u64]) -> Vec<Hit> {
+    let hit = |&key: &u64| {
+        let (distance, index) = distance_and_index(key);
+        Hit { index: index as usize, distance }
+    };
+    keys.iter().map(hit).collect()
 }

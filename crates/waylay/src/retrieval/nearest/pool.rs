@@ -82,8 +82,8 @@ impl Pools {
             self.bounds[place] = QueryBound::NONE;
             self.given_up[place] = true;
             candidates.clear();
-        } else if candidates.free() < candidates.len().max(PANEL_ROWS) {
-            candidates.grow(2 * candidates.len() + PANEL_ROWS);
+        } else if candidates.free() < (candidates.len() / 2).max(PANEL_ROWS) {
+            candidates.grow(candidates.len() * 3 / 2 + PANEL_ROWS);
         }
     }
 

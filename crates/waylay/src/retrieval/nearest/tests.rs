@@ -57,7 +57,7 @@ fn check(what: &str, queries: &[f32], rows: &[f32], dimension: usize, k: usize) 
             let k = k.min(gallery.row_count());
             let search = Search { gallery: &gallery, metric, k, allowed: usize::MAX };
             let expected = expected.get_or_insert_with(|| sorted(&search, &queries));
-            let found: Vec<_> = search.run(&queries).into_iter().flatten().collect();
+            let found: Vec<_> = search.run(&queries).0.into_iter().flatten().collect();
             assert!(found == *expected, "{what}: {metric} {method:?}, {dimension} dimensions, k = {k}");
         }
     }
@@ -199,7 +199,7 @@ fn the_number_of_threads_changes_no_result() {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         threads.install(|| {
             let gallery = Gallery::new(&rows, 33, method);
-            Search { gallery: &gallery, metric: Metric::Euclidean, k: 20, allowed: usize::MAX }.run(queries)
+            Search { gallery: &gallery, metric: Metric::Euclidean, k: 20, allowed: usize::MAX }.run(queries).0
         })
     };
     for count in [1, 40, 150] {
