@@ -8,9 +8,10 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, Flex, TensorMetadata};
 
 use crate::activation::Activation;
+use crate::adam::AdamStep;
 use crate::backend::{self, ConvBackend, dims};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::Pooling;
@@ -377,5 +378,17 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
 
     fn fast_pixel_unshuffle(x: Tracked, factor: usize) -> Tracked {
         resample::<C>(x, factor, Flex::fast_pixel_unshuffle, Flex::fast_pixel_shuffle)
+    }
+
+    fn fast_adam(
+        parameter: Tracked,
+        gradient: Tracked,
+        first: Tracked,
+        second: Tracked,
+        step: AdamStep,
+    ) -> (Tracked, Tracked, Tracked) {
+        let [parameter, gradient, first, second] = [parameter, gradient, first, second].map(Self::inner);
+        let (parameter, first, second) = Flex::fast_adam(parameter, gradient, first, second, step);
+        (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
     }
 }

@@ -6,6 +6,7 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
 use crate::activation::{self, Activation};
+use crate::adam::{self, AdamStep};
 use crate::finish::Finish;
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
@@ -101,6 +102,15 @@ pub trait ConvBackend: Backend {
 
     /// See [`crate::pixel_unshuffle`].
     fn fast_pixel_unshuffle(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self>;
+
+    /// See [`crate::Adam`]: what becomes of a parameter and its two moments. Not differentiable.
+    fn fast_adam(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl ConvBackend for Flex {
@@ -212,6 +222,20 @@ impl ConvBackend for Flex {
         let [n, c, h, w] = dims(&x);
         let (h, w) = (h / factor, w / factor);
         tensor(resample::unweave(Values::of(x).slice(), [h, w], factor), [n, c * factor * factor, h, w])
+    }
+
+    fn fast_adam(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let gradient = Values::of(gradient);
+        let [mut parameter, mut first, mut second] = [parameter, first, second].map(own);
+        let moments = [values_mut(&mut first), values_mut(&mut second)];
+        adam::advance(values_mut(&mut parameter), gradient.slice(), moments, step);
+        (parameter, first, second)
     }
 }
 
@@ -366,17 +390,25 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
 }
 
 /// What `change` makes of the values of `tensor`: of its own, where nobody else holds them, else of a copy.
-fn in_place(mut tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
-    if let Some((start, end)) = tensor.layout().contiguous_offsets()
-        && let Some(values) = tensor.try_storage_mut::<f32>()
-    {
-        change(&mut values[start..end]);
+fn in_place(tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
+    let mut tensor = own(tensor);
+    change(values_mut(&mut tensor));
+    tensor
+}
+
+/// The tensor, if its values lie in one piece and nobody else holds them, else a copy.
+fn own(mut tensor: FlexTensor) -> FlexTensor {
+    if tensor.layout().contiguous_offsets().is_some() && tensor.try_storage_mut::<f32>().is_some() {
         return tensor;
     }
     let shape = tensor.shape();
-    let mut values = Values::of(tensor).slice().to_vec();
-    change(&mut values);
-    FlexTensor::from_data(TensorData::new(values, shape))
+    FlexTensor::from_data(TensorData::new(Values::of(tensor).slice().to_vec(), shape))
+}
+
+/// The values of a tensor of [`own`].
+fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    let (start, end) = tensor.layout().contiguous_offsets().expect("values in one piece");
+    &mut tensor.try_storage_mut::<f32>().expect("values of its own")[start..end]
 }
 
 /// A tensor whose values lie in one piece.

@@ -1,4 +1,4 @@
-//! Fast CPU convolution, and the layers around it, forward and backward, for Burn's flex backend; on any other
+//! Fast CPU convolution, the layers around it, forward and backward, and Adam, for Burn's flex backend; on any other
 //! device, Burn's own. And the kernels of exact nearest-neighbour search: [`matmul_transposed`] and [`nearest`].
 //!
 //! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activation;
+mod adam;
 mod autodiff;
 mod backend;
 mod depthwise;
@@ -41,6 +42,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
 pub use crate::activation::Activation;
+pub use crate::adam::{Adam, AdamStep};
 use crate::backend::ConvBackend;
 pub use crate::gemm_slice::matmul_transposed;
 pub use crate::memory::{MappedFile, keep_freed_memory};

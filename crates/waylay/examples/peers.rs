@@ -13,8 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::{Module, Param};
-use burn::optim::{AdamConfig, GradientsParams};
-use burn::tensor::activation::tanh;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, GeneratorKind};
 use waylay::attack::{Epsilon, Scene};
@@ -22,7 +21,9 @@ use waylay::run::Seed;
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
 use waylay::target::preprocess::Preset;
 use waylay::target::{Embeddings, Metric, Target};
-use waylay_conv::{ConvOptions, conv_transpose2d, conv2d, instance_norm, leaky_relu};
+use waylay_conv::{
+    Activation, Adam, ConvOptions, activate, conv_transpose2d, conv2d, instance_norm, leaky_relu,
+};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -141,7 +142,7 @@ impl Generator {
         for (conv, norm) in self.up.iter().zip(&self.up_norms) {
             x = relu(norm.forward(conv.forward(x)));
         }
-        tanh(self.head.forward(x))
+        activate(self.head.forward(x), Activation::Tanh)
     }
 }
 
@@ -210,7 +211,7 @@ fn step(
     let device = plain.clone().autodiff();
     let mut generator = Some(Generator::new(n, blocks, &device));
     let mut discriminator = Some(Discriminator::new(&device));
-    let adam = || AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).init();
+    let adam = || Adam::init(0.5, 0.999, 1e-8);
     let (mut g_adam, mut d_adam) = (adam(), adam());
     let x = Tensor::<4>::random([8, 3, side, side], Distribution::Uniform(0.0, 1.0), &plain);
     timed(runs, || {
@@ -292,8 +293,12 @@ fn network(target: &OnnxTarget, batch: usize, gradient: bool, runs: usize) -> Ou
 }
 
 fn embeddings(count: usize, dim: usize) -> Outcome<Embeddings> {
-    let values = Tensor::<2>::random([count, dim], Distribution::Normal(0.0, 1.0), &Device::flex());
-    Ok(Embeddings::new(dim, values.into_data().iter::<f32>().collect())?)
+    let mut values = Vec::with_capacity(count * dim);
+    for _ in 0..count {
+        let row = Tensor::<1>::random([dim], Distribution::Normal(0.0, 1.0), &Device::flex());
+        values.extend(row.into_data().iter::<f32>());
+    }
+    Ok(Embeddings::new(dim, values)?)
 }
 
 fn search(runs: usize) -> Outcome<[f64; 3]> {

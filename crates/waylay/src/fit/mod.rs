@@ -4,12 +4,13 @@
 mod network;
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use waylay_conv::Adam;
 
 use crate::image::{AugmentConfig, ImageBatch, ImageError};
 use crate::layer::Statistics;
@@ -146,7 +147,7 @@ pub fn fit(
     let tracked = device.clone().autodiff();
     let mut network = Network::new(config, images.size()[0], &mut seed.stream("fit/init"), &tracked);
     let mut sampling = seed.stream("fit/sampling");
-    let mut optimiser = AdamConfig::new().with_epsilon(1e-8).init();
+    let mut optimiser = Adam::init(0.9, 0.999, 1e-8);
     let mut losses = Vec::with_capacity(config.steps);
     let mut statistics: Vec<Statistics> = Vec::new();
 

@@ -5,9 +5,10 @@
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::momentum::{Momentum, MomentumConfig, MomentumState};
-use burn::optim::{AdamConfig, LearningRate, ModuleOptimizer, Optimizer};
+use burn::optim::{LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use waylay_conv::Adam;
 
 use super::config::TrainingConfig;
 
@@ -28,11 +29,7 @@ pub enum OptimiserKind {
 
 /// The optimiser for `module`; kernels below a field named `head` are Adam's. Steps take Adam's learning rate.
 pub fn optimiser<M: Module>(config: &TrainingConfig, module: &M) -> ModuleOptimizer {
-    let adam = AdamConfig::new()
-        .with_beta_1(config.beta_1 as f32)
-        .with_beta_2(config.beta_2 as f32)
-        .with_epsilon(1e-8)
-        .init();
+    let adam = Adam::init(config.beta_1 as f32, config.beta_2 as f32, 1e-8);
     match config.optimiser {
         OptimiserKind::Adam => adam,
         OptimiserKind::Muon => {

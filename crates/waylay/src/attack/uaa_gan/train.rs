@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use waylay_conv::Adam;
 
 use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
@@ -117,7 +118,7 @@ pub fn train(
         &device,
     );
     let mut g_optimiser = optimiser(&config.training, &g);
-    let mut d_optimiser = AdamConfig::new().with_beta_1(0.5).with_epsilon(1e-8).init();
+    let mut d_optimiser = Adam::init(0.5, 0.999, 1e-8);
     let mut deck = Deck::default();
     let mut log = Vec::with_capacity(config.training.steps);
 

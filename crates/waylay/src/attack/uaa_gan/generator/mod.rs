@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use waylay_conv::{Activation, activate};
 
 use crate::attack::{Epsilon, Scene, distance_look, opposite_look};
 use crate::target::onnx::OnnxError;
@@ -229,7 +230,7 @@ impl Generator {
             }
         };
         let g = self.net.forward(lift(images, &self.net.device()), look.features.as_ref(), clean);
-        (g * self.gain).tanh()
+        activate(g * self.gain, Activation::Tanh)
     }
 }
 
