@@ -21,6 +21,8 @@ const LEAST_BLOCKS: usize = 8;
 /// lies side by side in the output.
 const TOGETHER: usize = 4;
 const SPACE: usize = 1 << 16;
+/// Input channels whose columns are made at once, where tasks share them.
+const CHANNELS: usize = 8;
 /// Panels for which packing the filters pays.
 const PACKED: usize = 40;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
@@ -39,14 +41,34 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
     let wanted = (TASKS * threads).div_ceil((clusters.len() * groups).max(1));
     let parts = if threads == 1 { 1 } else { wanted.min(blocks.div_ceil(LEAST_BLOCKS)) };
     let share = blocks.div_ceil(parts.max(1)).max(1);
+    // Columns that several tasks need are made beforehand.
+    let made = parts > 1 && !g.is_pointwise();
+    let (space, steps) = (depth * kernel.columns(), g.group_in().div_ceil(CHANNELS));
     let fill = |output: &Shared<'_>| {
         let places = if panels.len() < PACKED { weight.places(g) } else { None };
         let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
-        scratch::with(packed, |filters| {
+        let common = if made { groups * panels.len() * space } else { 0 };
+        scratch::with(packed + common, |filters| {
+            let (filters, common) = filters.split_at_mut(packed);
             if packed > 0 {
                 pack(g, kernel, weight, filters);
             }
-            let filters = &*filters;
+            if made {
+                let common = Shared::new(common);
+                (0..groups * panels.len() * steps).into_par_iter().for_each(|task| {
+                    let (place, step) = (task / steps, task % steps);
+                    let (group, panel) = (place / panels.len(), &panels[place % panels.len()]);
+                    let channels = step * CHANNELS..g.group_in().min((step + 1) * CHANNELS);
+                    let width = kernel.width(panel.count);
+                    let start = place * space + channels.start * g.kernel_area() * width;
+                    let len = channels.len() * g.kernel_area() * width;
+                    // SAFETY: every channel of every panel has a place of its own.
+                    let mut target = unsafe { common.window(start, 1, len, len) };
+                    let channels = group * g.group_in() + channels.start..group * g.group_in() + channels.end;
+                    panel.fill(g, x, channels, target.row(0), width);
+                });
+            }
+            let (filters, common) = (&*filters, &*common);
             let lanes = |group: usize, block: usize| match &places {
                 Some(places) => weight.spread(g, group, block * kernel.filters(), places),
                 None => {
@@ -57,21 +79,29 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
             let tasks = groups * clusters.len() * blocks.div_ceil(share);
             (0..tasks).into_par_iter().for_each(|task| {
                 let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
-                let (group, cluster) = (task / clusters.len(), clusters[task % clusters.len()]);
+                let (group, cluster) = (task / clusters.len(), task % clusters.len());
                 let part = part * share..blocks.min((part + 1) * share);
                 let few = part.len() <= DIRECT;
-                scratch::with((together * depth + kernel.filters()) * kernel.columns(), |space| {
-                    let (columns, block) = space.split_at_mut(together * depth * kernel.columns());
-                    let spaces = columns.chunks_mut((depth * kernel.columns()).max(1));
-                    let columns = |(panel, space): (&Panel, _)| {
-                        panel.columns(g, x, group * g.group_in(), space, kernel.width(panel.count), few)
+                let own = if made { 0 } else { together * space };
+                scratch::with(own + kernel.filters() * kernel.columns(), |area| {
+                    let (own, block) = area.split_at_mut(own);
+                    let columns: Vec<_> = if made {
+                        let first = group * panels.len() + cluster * together;
+                        let columns = |(index, panel): (usize, &Panel)| {
+                            (&common[(first + index) * space..][..space], kernel.width(panel.count))
+                        };
+                        clusters[cluster].iter().enumerate().map(columns).collect()
+                    } else {
+                        let columns = |(panel, space): (&Panel, _)| {
+                            panel.columns(g, x, group * g.group_in(), space, kernel.width(panel.count), few)
+                        };
+                        clusters[cluster].iter().zip(own.chunks_mut(space.max(1))).map(columns).collect()
                     };
-                    let columns: Vec<_> = cluster.iter().zip(spaces).map(columns).collect();
                     for index in part {
                         let first = index * kernel.filters();
                         let rows = kernel.filters().min(g.group_out() - first);
                         let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
-                        for (panel, (columns, pitch)) in cluster.iter().zip(&columns) {
+                        for (panel, (columns, pitch)) in clusters[cluster].iter().zip(&columns) {
                             let width = kernel.width(panel.count);
                             let block = &mut block[..kernel.filters() * width];
                             panel.expect(g, finish, channels.clone());

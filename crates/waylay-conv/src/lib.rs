@@ -34,6 +34,7 @@ mod stock;
 mod strided;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod weights;
 mod window;
 mod winograd;

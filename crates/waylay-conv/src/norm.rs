@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use crate::simd::{reduce, squares, sum, vectorised};
-use crate::window::written_in_parts;
+use crate::window::{written_in_parts, written_with_notes};
 
 /// Sizes of a batch of planes and the value added to each variance.
 #[derive(Clone, Copy, Debug)]
@@ -34,21 +34,20 @@ pub(crate) fn forward(planes: Planes, x: &[f32], gamma: &[f32], beta: &[f32]) ->
 
 /// Gradients for `x` from the gradient of the output.
 pub(crate) fn backward(planes: Planes, x: &[f32], gamma: &[f32], gradient: &[f32]) -> NormGradients {
-    let mut output = vec![0.0; x.len()];
-    let sources = x.par_chunks(planes.area).zip(gradient.par_chunks(planes.area));
-    let tasks = output.par_chunks_mut(planes.area).zip(sources).enumerate();
-    let sums: Vec<[f64; 2]> = tasks
-        .map(|(index, (target, (source, gradient)))| {
-            let (mean, scale) = statistics(source, planes.epsilon);
-            let total = sum(gradient);
-            let aligned = f64::from(scale) * centred_dot(source, gradient, mean);
-            let count = planes.area as f64;
-            let means = [(total / count) as f32, (aligned / count) as f32];
-            let factor = scale * gamma[index % planes.channels];
-            input_gradient(target, source, gradient, [mean, scale, factor], means);
-            [total, aligned]
-        })
-        .collect();
+    let plane = |index: usize, target: &mut [f32]| {
+        let part = index * planes.area..(index + 1) * planes.area;
+        let (source, gradient) = (&x[part.clone()], &gradient[part]);
+        let (mean, scale) = statistics(source, planes.epsilon);
+        let total = sum(gradient);
+        let aligned = f64::from(scale) * centred_dot(source, gradient, mean);
+        let count = planes.area as f64;
+        let means = [(total / count) as f32, (aligned / count) as f32];
+        let factor = scale * gamma[index % planes.channels];
+        input_gradient(target, source, gradient, [mean, scale, factor], means);
+        [total, aligned]
+    };
+    // SAFETY: `input_gradient` writes a value for each of a plane's.
+    let (output, sums) = unsafe { written_with_notes(x.len(), planes.area, plane) };
     let channel = |part: usize| {
         let sum =
             |channel: usize| sums.iter().skip(channel).step_by(planes.channels).map(|sums| sums[part]).sum();

@@ -6,29 +6,37 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::direct::Panel;
-use crate::filters::interleave;
 use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
-use crate::simd::{self, vectorised};
+use crate::simd;
+use crate::turn::turn;
 use crate::window::Shared;
 
 /// Outputs whose products are summed at once.
 const OUTPUTS: usize = 128;
 /// Most input channels that a task takes: as many rows as there are taps for each.
 const CHANNELS: usize = 8;
-/// Rows that are turned at once.
-const EIGHT: usize = 8;
+/// Tasks per thread with which it does not matter that the last ones differ.
+const ENOUGH: usize = 4;
 
 /// Gradient of the weight `[Co, Ci / groups, Kh, Kw]` from `x` and the gradient of the output.
 pub(crate) fn gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let mut weight = vec![0.0; g.out_channels * g.depth()];
     let kernel = Kernel::new();
     let panels = Panel::all(g, OUTPUTS);
     let filters = Filters { kernel, count: g.group_out() };
     let total = g.images * g.output_area() * filters.width();
-    let share = g.group_in().div_ceil(rayon::current_num_threads()).min(CHANNELS);
-    let chunks = g.group_in().div_ceil(share);
+    let threads = rayon::current_num_threads();
+    let tasks = |share: usize| g.options.groups * g.group_in().div_ceil(share);
+    let mut share = g.group_in().div_ceil(threads).min(CHANNELS);
+    let mut parts = 1;
+    if tasks(share) < ENOUGH * threads && !(g.options.groups * g.group_in()).is_multiple_of(share * threads) {
+        // Channels cannot be divided well, but outputs can: each part of them is summed up on its own.
+        (share, parts) = (g.group_in().min(CHANNELS), threads.min(panels.len()));
+    }
+    let (tasks, chunks) = (tasks(share), g.group_in().div_ceil(share));
+    let len = g.out_channels * g.depth();
+    let mut weight = vec![0.0; parts * len];
     scratch::with(g.options.groups * total, |turned| {
         let shared = Shared::new(turned);
         (0..g.options.groups * panels.len()).into_par_iter().for_each(|task| {
@@ -40,13 +48,18 @@ pub(crate) fn gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
             filters.turn(g, gradient, group * g.group_out(), &panels[index], target.row(0));
         });
         let (turned, shared) = (&*turned, Shared::new(&mut weight));
-        (0..g.options.groups * chunks).into_par_iter().for_each(|task| {
-            let (group, first) = (task / chunks, task % chunks * share);
+        (0..parts * tasks).into_par_iter().for_each(|task| {
+            let (part, group, first) = (task / tasks, task % tasks / chunks, task % chunks * share);
             let channels = first..g.group_in().min(first + share);
-            let work = Work { g, x, panels: &panels, filters, turned: &turned[group * total..][..total] };
-            work.sum(group, channels, &shared);
+            let own = part * panels.len() / parts..(part + 1) * panels.len() / parts;
+            let turned = &turned[group * total + own.start * OUTPUTS * filters.width()..];
+            let work = Work { g, x, panels: &panels[own], filters, turned };
+            work.sum(group, channels, &shared, part * len);
         });
     });
+    let (sums, others) = weight.split_at_mut(len);
+    others.chunks_exact(len.max(1)).for_each(|part| simd::add(sums, part));
+    weight.truncate(len);
     weight
 }
 
@@ -79,26 +92,10 @@ impl Filters {
             rest = after;
             for piece in &outputs.pieces {
                 let (area, len) = (g.output_area(), piece.pixels.len());
-                let row = |filter: usize| {
-                    &gradient[(piece.image * g.out_channels + group + filter) * area + piece.pixels.start..]
-                };
+                let row = (piece.image * g.out_channels + group + first) * area + piece.pixels.start;
                 let target = &mut target[piece.lane * width..][..len * width];
-                for lane in (0..width).step_by(EIGHT) {
-                    let rows = EIGHT.min(self.count.saturating_sub(first + lane));
-                    let target = &mut target[lane..];
-                    if rows == EIGHT {
-                        turn_eight(row(first + lane), area, len, target, width);
-                        continue;
-                    }
-                    for place in 0..EIGHT.min(width - lane) {
-                        let column = target[place..].iter_mut().step_by(width);
-                        if place < rows {
-                            column.zip(row(first + lane + place)).take(len).for_each(|(t, v)| *t = *v);
-                        } else {
-                            column.for_each(|t| *t = 0.0);
-                        }
-                    }
-                }
+                let rows = width.min(self.count - first);
+                turn(&gradient[row..], area, rows, target, width);
             }
         }
     }
@@ -114,19 +111,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Writes the gradient of the weights of some input channels of a group.
-    fn sum(&self, group: usize, channels: Range<usize>, weight: &Shared<'_>) {
+    /// Writes the gradient of the weights of some input channels of a group, where the weights begin at `start`.
+    fn sum(&self, group: usize, channels: Range<usize>, weight: &Shared<'_>, start: usize) {
         let (g, kernel) = (self.g, self.filters.kernel);
         let (count, width) = (kernel.filters(), self.filters.width());
         let rows = channels.len() * g.kernel_area();
         let blocks = rows.div_ceil(count);
         let inputs = group * g.group_in() + channels.start..group * g.group_in() + channels.end;
-        let sizes =
-            [blocks * count * OUTPUTS, count * OUTPUTS, count * kernel.columns(), blocks * count * width];
+        let sizes = [blocks * count * OUTPUTS, count * kernel.columns(), blocks * count * width];
+        let places: Vec<u32> = (0..OUTPUTS as u32).collect();
         scratch::with(sizes.iter().sum(), |space| {
             let (columns, space) = space.split_at_mut(sizes[0]);
-            let (turned, space) = space.split_at_mut(sizes[1]);
-            let (block, sums) = space.split_at_mut(sizes[2]);
+            let (block, sums) = space.split_at_mut(sizes[1]);
             sums.fill(0.0);
             for (index, panel) in self.panels.iter().enumerate() {
                 let gradient = &self.turned[index * OUTPUTS * width..][..panel.count * width];
@@ -135,45 +131,34 @@ impl Work<'_> {
                 panel.fill(g, self.x, inputs.clone(), &mut columns[..rows * panel.count], panel.count);
                 let blocks = columns.chunks_exact(count * panel.count);
                 for (columns, sums) in blocks.zip(sums.chunks_exact_mut(count * width)) {
-                    let turned = &mut turned[..count * panel.count];
-                    interleave(columns, panel.count, count, turned);
+                    let lanes = std::array::from_fn(|lane| lane.min(count - 1) * panel.count);
+                    let columns = Lanes::Spread { values: columns, places: &places[..panel.count], lanes };
                     let (mut gradient, mut sums) = (gradient, sums);
                     for (_, width) in self.filters.panels() {
                         let (own, rest) = gradient.split_at(panel.count * width);
                         let (target, after) = std::mem::take(&mut sums).split_at_mut(count * width);
                         (gradient, sums) = (rest, after);
                         let block = &mut block[..count * width];
-                        kernel.multiply(Lanes::Packed(turned), own, width, width, block);
+                        kernel.multiply(columns, own, width, width, block);
                         simd::add(target, block);
                     }
                 }
             }
-            let mut start = 0;
+            let mut done = 0;
             for (first, width) in self.filters.panels() {
                 for filter in first..g.group_out().min(first + width) {
-                    let place =
-                        (group * g.group_out() + filter) * g.depth() + channels.start * g.kernel_area();
-                    // SAFETY: tasks differ in their input channels or their groups, so that no weight belongs to two.
+                    let place = start
+                        + (group * g.group_out() + filter) * g.depth()
+                        + channels.start * g.kernel_area();
+                    // SAFETY: tasks differ in their parts, their input channels or their groups, so that no weight belongs to two.
                     let mut target = unsafe { weight.window(place, 1, rows, rows) };
-                    let blocks = sums[start + filter - first..].chunks(count * self.filters.width());
+                    let blocks = sums[done + filter - first..].chunks(count * self.filters.width());
                     for (target, sums) in target.row(0).chunks_mut(count).zip(blocks) {
                         target.iter_mut().zip(sums.iter().step_by(width)).for_each(|(t, sum)| *t = *sum);
                     }
                 }
-                start += count * width;
+                done += count * width;
             }
         });
-    }
-}
-
-vectorised! {
-    /// `len` values of eight rows, `area` apart, to eight columns of rows that are `pitch` apart.
-    fn turn_eight(rows: &[f32], area: usize, len: usize, out: &mut [f32], pitch: usize) {
-        let f = |row: usize| &rows[row * area..][..len];
-        let (a, b, c, d) = (f(0), f(1), f(2), f(3));
-        let (e, f, g, h) = (f(4), f(5), f(6), f(7));
-        for (t, row) in out.chunks_mut(pitch).enumerate().take(len) {
-            row[..EIGHT].copy_from_slice(&[a[t], b[t], c[t], d[t], e[t], f[t], g[t], h[t]]);
-        }
     }
 }

@@ -53,15 +53,30 @@ pub(crate) unsafe fn written_in_parts(
     chunk: usize,
     fill: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { written_with_notes(len, chunk, fill) }.0
+}
+
+/// [`written_in_parts`], and what `fill` gave for each part.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn written_with_notes<T: Send>(
+    len: usize,
+    chunk: usize,
+    fill: impl Fn(usize, &mut [f32]) -> T + Sync + Send,
+) -> (Vec<f32>, Vec<T>) {
+    let mut notes = Vec::new();
     let parts = |shared: &Shared<'_>| {
-        (0..len.div_ceil(chunk)).into_par_iter().for_each(|index| {
+        let part = |index: usize| {
             let (start, len) = (index * chunk, chunk.min(len - index * chunk));
             // SAFETY: parts do not overlap.
-            fill(index, unsafe { shared.window(start, 1, len, len) }.row(0));
-        });
+            fill(index, unsafe { shared.window(start, 1, len, len) }.row(0))
+        };
+        (0..len.div_ceil(chunk)).into_par_iter().map(part).collect_into_vec(&mut notes);
     };
     // SAFETY: the parts are all there is, and the caller promises that each is written.
-    unsafe { written(len, parts) }
+    (unsafe { written(len, parts) }, notes)
 }
 
 /// A matrix inside a buffer, exclusively borrowed: its rows are contiguous and a fixed distance apart.

@@ -9,12 +9,12 @@ use rayon::prelude::*;
 
 use crate::filters::Filters;
 use crate::finish::Finish;
-use crate::gemm::{Matrix, multiply};
 use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
-use crate::window::{Shared, Window, written};
+use crate::turn::turn;
+use crate::window::{Shared, written};
 
 /// Pixels of a tile's output across and down, and of its input.
 const OUT: usize = 4;
@@ -305,58 +305,98 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
     let total = tiling.count(g);
     let most = (rayon::current_num_threads() * BLOCK / (POINTS * (ins + outs))).max(4 * STRIP);
     let per_block = total.div_ceil(total.div_ceil(most));
-    let mut products = vec![0.0; POINTS * outs * ins];
-    for first in (0..total).step_by(per_block) {
-        let tiles = per_block.min(total - first);
-        let strips = || (0..tiles).step_by(STRIP).map(move |start| start..tiles.min(start + STRIP));
-        scratch::with(POINTS * (ins + outs) * tiles, |space| {
-            let shared = Shared::new(space);
-            let rows = |channel: usize, strip: &Range<usize>| Rows {
-                shared: &shared,
-                start: channel * POINTS * tiles + strip.start,
-                pitch: tiles,
-                width: strip.len(),
-            };
-            (0..ins + outs).into_par_iter().for_each(|channel| {
-                for strip in strips() {
-                    let (rows, strip) = (rows(channel, &strip), first + strip.start..first + strip.end);
-                    // SAFETY: every channel has rows of its own, and strips do not overlap.
-                    unsafe {
-                        if channel < ins {
-                            transform_input(g, tiling, x, channel, strip, rows);
-                        } else {
-                            transform_gradient(g, tiling, gradient, channel - ins, strip, rows);
+    scratch::with(POINTS * outs * ins, |products| {
+        for first in (0..total).step_by(per_block) {
+            let tiles = per_block.min(total - first);
+            let strips = || (0..tiles).step_by(STRIP).map(move |start| start..tiles.min(start + STRIP));
+            scratch::with(POINTS * (ins + outs) * tiles, |space| {
+                let shared = Shared::new(space);
+                let rows = |channel: usize, strip: &Range<usize>| Rows {
+                    shared: &shared,
+                    start: channel * POINTS * tiles + strip.start,
+                    pitch: tiles,
+                    width: strip.len(),
+                };
+                (0..ins + outs).into_par_iter().for_each(|channel| {
+                    for strip in strips() {
+                        let (rows, strip) = (rows(channel, &strip), first + strip.start..first + strip.end);
+                        // SAFETY: every channel has rows of its own, and strips do not overlap.
+                        unsafe {
+                            if channel < ins {
+                                transform_input(g, tiling, x, channel, strip, rows);
+                            } else {
+                                transform_gradient(g, tiling, gradient, channel - ins, strip, rows);
+                            }
                         }
                     }
+                });
+                let (input, output) = space.split_at(POINTS * ins * tiles);
+                products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
+                    let (input, output) = (&input[point * tiles..], &output[point * tiles..]);
+                    multiply_rows(product, first > 0, output, input, ins, tiles);
+                });
+            });
+        }
+        let mut weight = vec![0.0; outs * ins * 9];
+        weight.par_chunks_mut(ins * 9).enumerate().for_each(|(out, filter)| {
+            scratch::with((18 + 9) * ins, |space| {
+                let (half, taps) = space.split_at_mut(18 * ins);
+                let product = |point: usize| &products[(point * outs + out) * ins..][..ins];
+                for column in 0..IN {
+                    let m = [0, 1, 2, 3, 4, 5].map(|i| product(i * IN + column));
+                    weight_points(m, &mut half[column * 3 * ins..][..3 * ins]);
+                }
+                for row in 0..3 {
+                    let m = [0, 1, 2, 3, 4, 5].map(|column| &half[(column * 3 + row) * ins..][..ins]);
+                    weight_points(m, &mut taps[row * 3 * ins..][..3 * ins]);
+                }
+                for (channel, kernel) in filter.as_chunks_mut::<9>().0.iter_mut().enumerate() {
+                    kernel.iter_mut().enumerate().for_each(|(tap, value)| *value = taps[tap * ins + channel]);
                 }
             });
-            let (input, output) = space.split_at(POINTS * ins * tiles);
-            products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
-                let output = Matrix::new(&output[point * tiles..], outs, tiles, POINTS * tiles);
-                let input = Matrix::new(&input[point * tiles..], ins, tiles, POINTS * tiles);
-                multiply(&mut Window::of(product, ins), first > 0, output, input.transposed());
-            });
         });
-    }
-    let mut weight = vec![0.0; outs * ins * 9];
-    weight.par_chunks_mut(ins * 9).enumerate().for_each(|(out, filter)| {
-        scratch::with((18 + 9) * ins, |space| {
-            let (half, taps) = space.split_at_mut(18 * ins);
-            let product = |point: usize| &products[(point * outs + out) * ins..][..ins];
-            for column in 0..IN {
-                let m = [0, 1, 2, 3, 4, 5].map(|i| product(i * IN + column));
-                weight_points(m, &mut half[column * 3 * ins..][..3 * ins]);
+        weight
+    })
+}
+
+/// Sets `product` `[outs, ins]` to the products of rows of `tiles` values, one of `output` with one of `input`, each
+/// `POINTS * tiles` apart, or adds them where `accumulate`.
+fn multiply_rows(
+    product: &mut [f32],
+    accumulate: bool,
+    output: &[f32],
+    input: &[f32],
+    ins: usize,
+    tiles: usize,
+) {
+    let (kernel, pitch) = (Kernel::new(), POINTS * tiles);
+    let (filters, most) = (kernel.filters(), kernel.columns());
+    let places: Vec<u32> = (0..tiles as u32).collect();
+    scratch::with((tiles + filters) * most, |space| {
+        let (turned, block) = space.split_at_mut(tiles * most);
+        for from in (0..ins).step_by(most) {
+            let count = most.min(ins - from);
+            let width = kernel.width(count);
+            let turned = &mut turned[..tiles * width];
+            turn(&input[from * pitch..], pitch, count, turned, width);
+            for (row, product) in product.chunks_mut(filters * ins).enumerate() {
+                let rows = product.len() / ins;
+                let lanes = std::array::from_fn(|lane| lane.min(rows - 1) * pitch);
+                let output =
+                    Lanes::Spread { values: &output[row * filters * pitch..], places: &places, lanes };
+                let block = &mut block[..filters * width];
+                kernel.multiply(output, turned, width, width, block);
+                for (product, sums) in product.chunks_exact_mut(ins).zip(block.chunks_exact(width)) {
+                    let product = &mut product[from..from + count];
+                    if accumulate {
+                        simd::add(product, &sums[..count]);
+                    } else {
+                        simd::copy(product, &sums[..count]);
+                    }
+                }
             }
-            for row in 0..3 {
-                let m = [0, 1, 2, 3, 4, 5].map(|column| &half[(column * 3 + row) * ins..][..ins]);
-                weight_points(m, &mut taps[row * 3 * ins..][..3 * ins]);
-            }
-            for (channel, kernel) in filter.as_chunks_mut::<9>().0.iter_mut().enumerate() {
-                kernel.iter_mut().enumerate().for_each(|(tap, value)| *value = taps[tap * ins + channel]);
-            }
-        });
+        }
     });
-    weight
 }
 
 /// Where the 36 rows of one channel's transformed tiles go.
@@ -684,9 +724,9 @@ vectorised! {
         let (w1, w2) = rest.split_at_mut(len);
         let w2 = &mut w2[..len];
         for i in 0..len {
-            let near = [(m[1][i] + m[2][i]) / NEAR, (m[1][i] - m[2][i]) / NEAR];
-            let far = [(m[3][i] + m[4][i]) / FAR, (m[3][i] - m[4][i]) / FAR];
-            w0[i] = m[0][i] / PRODUCT + near[0] + far[0];
+            let near = [(m[1][i] + m[2][i]) * (1.0 / NEAR), (m[1][i] - m[2][i]) * (1.0 / NEAR)];
+            let far = [(m[3][i] + m[4][i]) * (1.0 / FAR), (m[3][i] - m[4][i]) * (1.0 / FAR)];
+            w0[i] = m[0][i] * (1.0 / PRODUCT) + near[0] + far[0];
             w1[i] = A * near[1] + B * far[1];
             w2[i] = A * A * near[0] + B * B * far[0] + m[5][i];
         }
