@@ -6,6 +6,9 @@ use crate::activation::relu as rectified;
 use crate::simd::{self, vectorised};
 use crate::window::{Shared, Window};
 
+/// Most lines that [`Finish::store_lines`] takes.
+const LINES: usize = 4;
+
 /// Added to the sums, and whether what is below 0 becomes 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Finish<'a> {
@@ -18,15 +21,26 @@ pub(crate) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Writes `sums` of output channel `channel` to `output` from `start` on.
+    /// Writes the first `len` values of up to [`LINES`] lines of output channel `channel`, `pitch` apart in `sums`, to `output`:
+    /// from `start` on, and as far apart as `across`, the second of `at`.
     ///
     /// # Safety
     /// No other thread may write there at the same time.
-    pub unsafe fn store(&self, output: &Shared<'_>, channel: usize, start: usize, sums: &[f32]) {
+    pub unsafe fn store_lines(
+        &self,
+        output: &Shared<'_>,
+        channel: usize,
+        at: [usize; 2],
+        [lines, len]: [usize; 2],
+        sums: &[f32],
+        pitch: usize,
+    ) {
+        let [start, across] = at;
         // SAFETY: the caller promises that the place belongs to this thread.
-        unsafe {
-            self.store_rows(output, channel..channel + 1, [start, sums.len()], sums, sums.len(), sums.len())
-        };
+        let mut window = unsafe { output.window(start, lines, len, across) };
+        let bias = self.bias.map(|bias| [bias[channel]; LINES]);
+        let bias = bias.as_ref().map(|bias| &bias[..lines]);
+        finish(&mut window, sums, pitch, bias, self.add.map(|add| &add[start..]), self.relu);
     }
 
     /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to `output`: from `start` on, and as

@@ -93,21 +93,22 @@ impl Tiling {
     }
 
     /// The runs that `tiles` are made of.
-    fn runs(self, tiles: Range<usize>) -> impl Iterator<Item = Run> {
-        let mut next = tiles.start;
-        std::iter::from_fn(move || {
+    fn runs(self, tiles: Range<usize>) -> Vec<Run> {
+        let (mut runs, mut next) = (Vec::new(), tiles.start);
+        while next < tiles.end {
             let (row, across) = (next / self.across, next % self.across);
             let len = (self.across - across).min(tiles.end - next);
             let lane = next - tiles.start;
             next += len;
-            (len > 0).then_some(Run { lane, image: row / self.down, down: row % self.down, across, len })
-        })
+            runs.push(Run { lane, image: row / self.down, down: row % self.down, across, len });
+        }
+        runs
     }
 }
 
 /// Tiles that meet the filters together.
 struct Panel {
-    tiles: Range<usize>,
+    runs: Vec<Run>,
     /// Tiles, up to whole vectors.
     width: usize,
     /// Where its transformed input begins, where that of all panels is kept.
@@ -117,7 +118,6 @@ struct Panel {
 /// A convolution under way.
 struct Work<'a> {
     g: &'a Geometry,
-    tiling: Tiling,
     kernel: Kernel,
     weight: &'a Filters<'a>,
     finish: &'a Finish<'a>,
@@ -134,11 +134,11 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
             let tiles = first..tiling.count(g).min(first + kernel.columns());
             let (width, start) = (kernel.width(tiles.len()), total);
             total += POINTS * g.in_channels * width;
-            Panel { tiles, width, start }
+            Panel { runs: tiling.runs(tiles), width, start }
         })
         .collect();
     let fill = |output: &Shared<'_>| {
-        let work = Work { g, tiling, kernel, weight, finish, output };
+        let work = Work { g, kernel, weight, finish, output };
         if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
             work.panel_by_panel(x, &panels);
         } else {
@@ -211,10 +211,9 @@ impl Work<'_> {
         unsafe {
             transform_input(
                 self.g,
-                self.tiling,
                 x,
                 channel,
-                panel.tiles.clone(),
+                &panel.runs,
                 Rows { shared: input, start, pitch, width: panel.width },
             );
         }
@@ -283,15 +282,22 @@ impl Work<'_> {
             for (whole, pixels) in whole.chunks_exact(OUT * width).zip(pixels.chunks_exact_mut(OUT * width)) {
                 weave(whole, pixels);
             }
-            for run in self.tiling.runs(panel.tiles.clone()) {
+            for run in &panel.runs {
                 let (y, x) = (run.down * OUT, run.across * OUT);
-                let len = (OUT * run.len).min(across - x);
-                for line in 0..OUT.min(height - y) {
-                    let start = ((run.image * g.out_channels + out) * height + y + line) * across + x;
-                    let pixels = &pixels[(line * width + run.lane) * OUT..][..len];
-                    // SAFETY: no two threads take the same filter in the same panel.
-                    unsafe { self.finish.store(self.output, out, start, pixels) };
-                }
+                let (lines, len) = (OUT.min(height - y), (OUT * run.len).min(across - x));
+                let start = ((run.image * g.out_channels + out) * height + y) * across + x;
+                let pixels = &pixels[run.lane * OUT..];
+                // SAFETY: no two threads take the same filter in the same panel.
+                unsafe {
+                    self.finish.store_lines(
+                        self.output,
+                        out,
+                        [start, across],
+                        [lines, len],
+                        pixels,
+                        width * OUT,
+                    )
+                };
             }
         });
     }
@@ -308,24 +314,23 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
     scratch::with(POINTS * outs * ins, |products| {
         for first in (0..total).step_by(per_block) {
             let tiles = per_block.min(total - first);
-            let strips = || (0..tiles).step_by(STRIP).map(move |start| start..tiles.min(start + STRIP));
+            let strips: Vec<(Range<usize>, Vec<Run>)> = (0..tiles)
+                .step_by(STRIP)
+                .map(|start| start..tiles.min(start + STRIP))
+                .map(|strip| (strip.clone(), tiling.runs(first + strip.start..first + strip.end)))
+                .collect();
             scratch::with(POINTS * (ins + outs) * tiles, |space| {
                 let shared = Shared::new(space);
-                let rows = |channel: usize, strip: &Range<usize>| Rows {
-                    shared: &shared,
-                    start: channel * POINTS * tiles + strip.start,
-                    pitch: tiles,
-                    width: strip.len(),
-                };
                 (0..ins + outs).into_par_iter().for_each(|channel| {
-                    for strip in strips() {
-                        let (rows, strip) = (rows(channel, &strip), first + strip.start..first + strip.end);
+                    for (strip, runs) in &strips {
+                        let start = channel * POINTS * tiles + strip.start;
+                        let rows = Rows { shared: &shared, start, pitch: tiles, width: strip.len() };
                         // SAFETY: every channel has rows of its own, and strips do not overlap.
                         unsafe {
                             if channel < ins {
-                                transform_input(g, tiling, x, channel, strip, rows);
+                                transform_input(g, x, channel, runs, rows);
                             } else {
-                                transform_gradient(g, tiling, gradient, channel - ins, strip, rows);
+                                transform_gradient(g, gradient, channel - ins, runs, rows);
                             }
                         }
                     }
@@ -429,46 +434,40 @@ impl Rows<'_> {
 ///
 /// # Safety
 /// No other thread may use `rows` at the same time.
-unsafe fn transform_input(
-    g: &Geometry,
-    tiling: Tiling,
-    x: &[f32],
-    channel: usize,
-    tiles: Range<usize>,
-    rows: Rows<'_>,
-) {
+unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run], rows: Rows<'_>) {
     let ([top, left, ..], width) = (g.options.padding, rows.width);
-    let runs = tiling.runs(tiles.clone()).count();
     // Six lines of each tile's first four pixels, and of the two after each run; their vertical transforms; and those dealt by
     // their place in the tile.
-    let (lines, ends) = (IN * OUT * width, IN * 2 * runs);
+    let (lines, ends) = (IN * OUT * width, IN * 2 * runs.len());
     scratch::with(2 * (lines + ends) + (OUT + 2) * IN * width, |space| {
-        let (line, rest) = space.split_at_mut(lines);
-        let (end, rest) = rest.split_at_mut(ends);
+        let (line, rest) = space.split_at_mut(lines + ends);
         let (half, rest) = rest.split_at_mut(lines);
         let (half_end, dealt) = rest.split_at_mut(ends);
-        if tiles.len() < width {
-            line.chunks_exact_mut(OUT * width).for_each(|line| line[OUT * tiles.len()..].fill(0.0));
-        }
-        for (place, run) in tiling.runs(tiles.clone()).enumerate() {
+        line.fill(0.0);
+        let (line, end) = line.split_at_mut(lines);
+        for (place, run) in runs.iter().enumerate() {
             let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
-            let (y, x) = ((run.down * OUT).wrapping_sub(top), (run.across * OUT) as isize - left as isize);
-            let line = &mut line[OUT * run.lane..];
-            copy_lines(plane, g.input, [y, x as usize], OUT * run.len, OUT * width, line);
-            let x = x + (OUT * run.len) as isize;
-            copy_lines(plane, g.input, [y, x as usize], 2, 2 * runs, &mut end[2 * place..]);
+            let at = [(run.down * OUT).wrapping_sub(top), (run.across * OUT).wrapping_sub(left)];
+            copy_lines(plane, g.input, at, OUT * run.len, OUT * width, &mut line[OUT * run.lane..]);
+            copy_ends(
+                plane,
+                g.input,
+                [at[0], at[1].wrapping_add(OUT * run.len)],
+                2 * runs.len(),
+                &mut end[2 * place..],
+            );
         }
         input_down(line, OUT * width, half);
-        input_down(end, 2 * runs, half_end);
+        input_down(end, 2 * runs.len(), half_end);
         deal(half, &mut dealt[..OUT * IN * width]);
         let (own, next) = dealt.split_at_mut(OUT * IN * width);
         next[..IN * width - 1].copy_from_slice(&own[1..IN * width]);
         next[IN * width..2 * IN * width - 1].copy_from_slice(&own[IN * width + 1..2 * IN * width]);
-        for (place, run) in tiling.runs(tiles).enumerate() {
+        for (place, run) in runs.iter().enumerate() {
             for row in 0..IN {
                 for k in 0..2 {
                     next[(k * IN + row) * width + run.lane + run.len - 1] =
-                        half_end[(row * runs + place) * 2 + k];
+                        half_end[(row * runs.len() + place) * 2 + k];
                 }
             }
         }
@@ -485,19 +484,13 @@ unsafe fn transform_input(
 ///
 /// # Safety
 /// No other thread may use `rows` at the same time.
-unsafe fn transform_gradient(
-    g: &Geometry,
-    tiling: Tiling,
-    gradient: &[f32],
-    channel: usize,
-    tiles: Range<usize>,
-    rows: Rows<'_>,
-) {
+unsafe fn transform_gradient(g: &Geometry, gradient: &[f32], channel: usize, runs: &[Run], rows: Rows<'_>) {
     let width = rows.width;
     scratch::with((OUT * OUT + 2 * IN * OUT) * width, |space| {
         let (line, rest) = space.split_at_mut(OUT * OUT * width);
         let (half, dealt) = rest.split_at_mut(IN * OUT * width);
-        for run in tiling.runs(tiles) {
+        line.fill(0.0);
+        for run in runs {
             let plane =
                 &gradient[(run.image * g.out_channels + channel) * g.output_area()..][..g.output_area()];
             let line = &mut line[OUT * run.lane..];
@@ -586,8 +579,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Copies `len` values from `[y, x]` of a plane on, of up to six rows, to lines `pitch` apart; zeros where the plane has
-    /// none. Places left of and above the plane are negative, wrapped.
+    /// Copies what a plane has of `len` values from `[y, x]` on, of up to six rows, to lines `pitch` apart. Places left of and
+    /// above the plane are negative, wrapped.
     fn copy_lines(
         plane: &[f32],
         size: [usize; 2],
@@ -599,17 +592,31 @@ vectorised! {
         let ([height, width], y, x) = (size, at[0], at[1] as isize);
         let begin = (-x).clamp(0, len as isize) as usize;
         let end = (width as isize - x).clamp(begin as isize, len as isize) as usize;
+        let from = (x + begin as isize).clamp(0, width as isize) as usize;
         for (i, line) in lines.chunks_mut(pitch).enumerate() {
-            let (line, y) = (&mut line[..len], y.wrapping_add(i));
-            if y >= height {
-                line.iter_mut().for_each(|value| *value = 0.0);
-                continue;
+            let y = y.wrapping_add(i);
+            if y < height {
+                simd::copy(&mut line[begin..end], &plane[y * width + from..][..end - begin]);
             }
-            let source = &plane[y * width..][..width];
-            let source = &source[(x + begin as isize).clamp(0, width as isize) as usize..][..end - begin];
-            line[..begin].iter_mut().for_each(|value| *value = 0.0);
-            simd::copy(&mut line[begin..end], source);
-            line[end..].iter_mut().for_each(|value| *value = 0.0);
+        }
+    }
+}
+
+/// [`copy_lines`] for two values.
+fn copy_ends(
+    plane: &[f32],
+    [height, width]: [usize; 2],
+    [y, x]: [usize; 2],
+    pitch: usize,
+    lines: &mut [f32],
+) {
+    for (i, line) in lines.chunks_mut(pitch).enumerate() {
+        let y = y.wrapping_add(i);
+        for (k, value) in line.iter_mut().take(2).enumerate() {
+            let x = x.wrapping_add(k);
+            if y < height && x < width {
+                *value = plane[y * width + x];
+            }
         }
     }
 }
