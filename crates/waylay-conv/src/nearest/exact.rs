@@ -3,6 +3,8 @@
 //! Sums run in 32 lanes (`column % 32`) in f32 without fused multiply-add, and the lanes are added in a fixed tree, so
 //! that vector width and instruction set cannot change the result.
 
+use crate::simd::vectorised;
+
 /// How many rows are compared with a query at a time.
 pub const ROWS_AT_ONCE: usize = 4;
 
@@ -31,6 +33,14 @@ pub fn squared_distances(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; R
 #[inline]
 pub fn dot_products(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
     sums::<false>(query, rows)
+}
+
+vectorised! {
+    /// How many of `values` are at most `limit`.
+    pub fn count_at_most(values: &[f32], limit: f32) -> usize {
+        // Counted in 32 bits, as wide as the values.
+        values.chunks(1 << 20).map(|values| values.iter().map(|v| u32::from(*v <= limit)).sum::<u32>() as usize).sum()
+    }
 }
 
 /// Asks for a row to be brought near the processor, as it is about to be read.
@@ -215,6 +225,18 @@ mod tests {
             let exact: f64 = pairs().map(|(q, g)| (q - g).powi(2)).sum();
             assert!((found - exact).abs() <= share * exact, "{dimension}");
         }
+    }
+
+    #[test]
+    fn values_up_to_a_limit_are_counted() {
+        for count in [0, 1, 15, 100, (1 << 20) + 3] {
+            let values = noise(count, 7);
+            for limit in [-2.0, -0.25, 0.0, 2.0] {
+                let plain = values.iter().filter(|value| **value <= limit).count();
+                assert_eq!(count_at_most(&values, limit), plain, "{count} {limit}");
+            }
+        }
+        assert_eq!(count_at_most(&[f32::NAN, 1.0, f32::INFINITY], 1.0), 1);
     }
 
     #[test]

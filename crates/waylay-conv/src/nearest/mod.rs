@@ -13,7 +13,7 @@ mod scan;
 mod tile;
 
 pub use candidates::Candidates;
-pub use exact::{ROWS_AT_ONCE, dot_products, prefetch, rounding_depth, squared_distances};
+pub use exact::{ROWS_AT_ONCE, count_at_most, dot_products, prefetch, rounding_depth, squared_distances};
 pub use quantised::{LARGEST_DIMENSION, PANEL_ROWS, QuantisedGallery, QuantisedQueries, TILE_QUERIES};
 pub use rounding::RowStatistics;
 pub use scan::{QueryBound, RowBound, RowBounds, scan};

@@ -1,5 +1,10 @@
 //! Where a query's matches stand in its ranking: all that the metrics need to know.
 
+use waylay_conv::nearest::count_at_most;
+
+/// Most matches for each of which all distances are compared; with more, each distance is looked up among the matches'.
+const FEW: usize = 128;
+
 /// Ranks of a query's matches: 1 for the nearest item, ascending, distinct, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchRanks(Vec<usize>);
@@ -20,20 +25,17 @@ impl MatchRanks {
         let mut nearest: Vec<f32> = matches.iter().map(|item| distances[*item]).collect();
         nearest.sort_unstable_by(f32::total_cmp);
         let farthest = *nearest.last()?;
-        // How many items lie between one match and the next; what is not wrong is taken off again.
-        let mut between = vec![0_usize; nearest.len()];
-        let place = |distance: &f32| nearest.partition_point(|d| d.total_cmp(distance).is_lt());
-        distances.iter().filter(|d| **d <= farthest).for_each(|d| between[place(d)] += 1);
-        for distance in matches.iter().chain(excluded).map(|item| &distances[*item]) {
-            if *distance <= farthest {
-                between[place(distance)] -= 1;
-            }
-        }
-        let mut wrong = 0;
-        let ranks = between.into_iter().enumerate().map(|(matches, more)| {
-            wrong += more;
-            matches + wrong + 1
-        });
+        let place = |distance: f32| nearest.partition_point(|d| *d < distance);
+        // How many items are no farther than each match; what is not wrong is taken off again.
+        let mut within = if nearest.len() <= FEW {
+            nearest.iter().map(|limit| count_at_most(distances, *limit)).collect()
+        } else {
+            counted(nearest.len(), distances.iter().filter(|d| **d <= farthest).map(|d| place(*d)))
+        };
+        let others = matches.iter().chain(excluded).map(|item| distances[*item]);
+        let others = counted(nearest.len(), others.filter(|d| *d <= farthest).map(place));
+        within.iter_mut().zip(others).for_each(|(within, others)| *within -= others);
+        let ranks = within.into_iter().enumerate().map(|(matches, wrong)| matches + wrong + 1);
         Some(Self(ranks.collect()))
     }
 
@@ -63,9 +65,39 @@ impl MatchRanks {
     }
 }
 
+/// How many of `places` are at or before each of `count` places.
+fn counted(count: usize, places: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut counts = vec![0; count];
+    places.for_each(|place| counts[place] += 1);
+    let mut sum = 0;
+    counts.iter_mut().for_each(|count| {
+        sum += *count;
+        *count = sum;
+    });
+    counts
+}
+
 #[cfg(test)]
 mod tests {
-    use super::MatchRanks;
+    use super::{FEW, MatchRanks};
+
+    #[test]
+    fn many_matches_are_ranked_as_few_are() {
+        let distances: Vec<f32> = (0..999).map(|i| (i * 7919 % 500) as f32 / 100.0).collect();
+        for count in [1, FEW, FEW + 1, 400] {
+            let matches: Vec<usize> = (0..count).map(|i| i * 2).collect();
+            let excluded: Vec<usize> = (0..50).map(|i| i * 6 + 1).collect();
+            let mut order: Vec<usize> = (0..distances.len()).filter(|i| !excluded.contains(i)).collect();
+            order.sort_by(|a, b| {
+                let wrong = |i: &usize| !matches.contains(i);
+                distances[*a].total_cmp(&distances[*b]).then(wrong(b).cmp(&wrong(a)))
+            });
+            let found = |(place, item): (usize, &usize)| matches.contains(item).then_some(place + 1);
+            let expected: Vec<usize> = order.iter().enumerate().filter_map(found).collect();
+            let ranks = MatchRanks::from_distances(&distances, &matches, &excluded).unwrap();
+            assert_eq!(ranks.ranks(), expected, "{count}");
+        }
+    }
 
     #[test]
     fn ranks_count_what_is_nearer() {
