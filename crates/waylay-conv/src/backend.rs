@@ -253,12 +253,21 @@ fn conv2d(
         add.as_ref().is_none_or(|add| dims(add) == shape),
         "conv2d: what is added has the output's shape"
     );
-    let (x, weight, bias, add) =
-        (Values::of(x), Values::of(weight), bias.map(Values::of), add.map(Values::of));
-    let (bias, add) = (bias.as_ref().map(Values::slice), add.as_ref().map(Values::slice));
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
     assert!(bias.is_none_or(|bias| bias.len() == g.out_channels), "conv2d: one bias per output channel");
+    let plain = Finish { bias, relu, ..Finish::default() };
     let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
-    tensor(kernel(&g, x.slice(), weight.slice(), &Finish { bias, add, relu }), shape)
+    match add {
+        Some(add) if is_own(&add) && !g.is_depthwise() => in_place(add, |output| {
+            general::forward_onto(&g, x.slice(), weight.slice(), &Finish { onto: true, ..plain }, output);
+        }),
+        add => {
+            let add = add.map(Values::of);
+            let finish = Finish { add: add.as_ref().map(Values::slice), ..plain };
+            tensor(kernel(&g, x.slice(), weight.slice(), &finish), shape)
+        }
+    }
 }
 
 /// Gradient of the input of a convolution.
@@ -397,12 +406,17 @@ fn in_place(tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
 }
 
 /// The tensor, if its values lie in one piece and nobody else holds them, else a copy.
-fn own(mut tensor: FlexTensor) -> FlexTensor {
-    if tensor.layout().contiguous_offsets().is_some() && tensor.try_storage_mut::<f32>().is_some() {
+fn own(tensor: FlexTensor) -> FlexTensor {
+    if is_own(&tensor) {
         return tensor;
     }
     let shape = tensor.shape();
     FlexTensor::from_data(TensorData::new(Values::of(tensor).slice().to_vec(), shape))
+}
+
+/// Whether the values lie in one piece and nobody else holds them.
+fn is_own(tensor: &FlexTensor) -> bool {
+    tensor.layout().contiguous_offsets().is_some() && tensor.is_unique()
 }
 
 /// The values of a tensor of [`own`].

@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
-use crate::window::{Shared, written};
+use crate::window::Shared;
 
 /// Tasks per thread that there should be, where there is enough to do.
 const TASKS: usize = 8;
@@ -28,8 +28,14 @@ const PACKED: usize = 40;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
 const DIRECT: usize = 16;
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
+/// Writes every value of the output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`.
+pub(crate) fn forward(
+    g: &Geometry,
+    x: &[f32],
+    weight: &Filters<'_>,
+    finish: &Finish<'_>,
+    output: &Shared<'_>,
+) {
     let kernel = Kernel::new();
     let (groups, depth) = (g.options.groups, g.depth());
     let blocks = g.group_out().div_ceil(kernel.filters());
@@ -43,79 +49,64 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
     let share = blocks.div_ceil(parts.max(1)).max(1);
     // Columns that several tasks need are made beforehand.
     let made = parts > 1 && !g.is_pointwise();
-    let (space, steps) = (depth * kernel.columns(), g.group_in().div_ceil(CHANNELS));
-    let fill = |output: &Shared<'_>| {
-        let places = if panels.len() < PACKED { weight.places(g) } else { None };
-        let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
-        let common = if made { groups * panels.len() * space } else { 0 };
-        scratch::with(packed + common, |filters| {
-            let (filters, common) = filters.split_at_mut(packed);
-            if packed > 0 {
-                pack(g, kernel, weight, filters);
+    let space = depth * kernel.columns();
+    let places = if panels.len() < PACKED { weight.places(g) } else { None };
+    let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
+    let common = if made { groups * panels.len() * space } else { 0 };
+    scratch::with(packed + common, |filters| {
+        let (filters, common) = filters.split_at_mut(packed);
+        if packed > 0 {
+            pack(g, kernel, weight, filters);
+        }
+        if made {
+            make_columns(g, kernel, x, &panels, common);
+        }
+        let (filters, common) = (&*filters, &*common);
+        let lanes = |group: usize, block: usize| match &places {
+            Some(places) => weight.spread(g, group, block * kernel.filters(), places),
+            None => {
+                let len = kernel.filters() * depth;
+                Lanes::Packed(&filters[(group * blocks + block) * len..][..len])
             }
-            if made {
-                let common = Shared::new(common);
-                (0..groups * panels.len() * steps).into_par_iter().for_each(|task| {
-                    let (place, step) = (task / steps, task % steps);
-                    let (group, panel) = (place / panels.len(), &panels[place % panels.len()]);
-                    let channels = step * CHANNELS..g.group_in().min((step + 1) * CHANNELS);
-                    let width = kernel.width(panel.count);
-                    let start = place * space + channels.start * g.kernel_area() * width;
-                    let len = channels.len() * g.kernel_area() * width;
-                    // SAFETY: every channel of every panel has a place of its own.
-                    let mut target = unsafe { common.window(start, 1, len, len) };
-                    let channels = group * g.group_in() + channels.start..group * g.group_in() + channels.end;
-                    panel.fill(g, x, channels, target.row(0), width);
-                });
-            }
-            let (filters, common) = (&*filters, &*common);
-            let lanes = |group: usize, block: usize| match &places {
-                Some(places) => weight.spread(g, group, block * kernel.filters(), places),
-                None => {
-                    let len = kernel.filters() * depth;
-                    Lanes::Packed(&filters[(group * blocks + block) * len..][..len])
-                }
-            };
-            let tasks = groups * clusters.len() * blocks.div_ceil(share);
-            (0..tasks).into_par_iter().for_each(|task| {
-                let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
-                let (group, cluster) = (task / clusters.len(), task % clusters.len());
-                let part = part * share..blocks.min((part + 1) * share);
-                let few = part.len() <= DIRECT;
-                let own = if made { 0 } else { together * space };
-                scratch::with(own + kernel.filters() * kernel.columns(), |area| {
-                    let (own, block) = area.split_at_mut(own);
-                    let columns: Vec<_> = if made {
-                        let first = group * panels.len() + cluster * together;
-                        let columns = |(index, panel): (usize, &Panel)| {
-                            (&common[(first + index) * space..][..space], kernel.width(panel.count))
-                        };
-                        clusters[cluster].iter().enumerate().map(columns).collect()
-                    } else {
-                        let columns = |(panel, space): (&Panel, _)| {
-                            panel.columns(g, x, group * g.group_in(), space, kernel.width(panel.count), few)
-                        };
-                        clusters[cluster].iter().zip(own.chunks_mut(space.max(1))).map(columns).collect()
+        };
+        let tasks = groups * clusters.len() * blocks.div_ceil(share);
+        (0..tasks).into_par_iter().for_each(|task| {
+            let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
+            let (group, cluster) = (task / clusters.len(), task % clusters.len());
+            let part = part * share..blocks.min((part + 1) * share);
+            let few = part.len() <= DIRECT;
+            let own = if made { 0 } else { together * space };
+            scratch::with(own + kernel.filters() * kernel.columns(), |area| {
+                let (own, block) = area.split_at_mut(own);
+                let columns: Vec<_> = if made {
+                    let first = group * panels.len() + cluster * together;
+                    let columns = |(index, panel): (usize, &Panel)| {
+                        (&common[(first + index) * space..][..space], kernel.width(panel.count))
                     };
-                    for index in part {
-                        let first = index * kernel.filters();
-                        let rows = kernel.filters().min(g.group_out() - first);
-                        let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
-                        for (panel, (columns, pitch)) in clusters[cluster].iter().zip(&columns) {
-                            let width = kernel.width(panel.count);
-                            let block = &mut block[..kernel.filters() * width];
-                            panel.expect(g, finish, channels.clone());
-                            kernel.multiply(lanes(group, index), columns, *pitch, width, block);
-                            // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
-                            unsafe { panel.store(g, finish, output, channels.clone(), block, width) };
-                        }
+                    clusters[cluster].iter().enumerate().map(columns).collect()
+                } else {
+                    let columns = |(panel, space): (&Panel, _)| {
+                        panel.columns(g, x, group * g.group_in(), space, kernel.width(panel.count), few)
+                    };
+                    clusters[cluster].iter().zip(own.chunks_mut(space.max(1))).map(columns).collect()
+                };
+                for index in part {
+                    let first = index * kernel.filters();
+                    let rows = kernel.filters().min(g.group_out() - first);
+                    let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
+                    for (panel, (columns, pitch)) in clusters[cluster].iter().zip(&columns) {
+                        let width = kernel.width(panel.count);
+                        let block = &mut block[..kernel.filters() * width];
+                        // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
+                        unsafe { panel.expect(g, finish, output, channels.clone()) };
+                        kernel.multiply(lanes(group, index), columns, *pitch, width, block);
+                        // SAFETY: likewise.
+                        unsafe { panel.store(g, finish, output, channels.clone(), block, width) };
                     }
-                });
+                }
             });
-        })
-    };
-    // SAFETY: panels hold every output of a channel, and every channel is in a block.
-    unsafe { written(g.images * g.out_channels * g.output_area(), fill) }
+        });
+    });
 }
 
 /// All filters in blocks.
@@ -124,6 +115,23 @@ fn pack(g: &Geometry, kernel: Kernel, weight: &Filters<'_>, filters: &mut [f32])
     let blocks = g.group_out().div_ceil(count);
     filters.par_chunks_mut(count * depth).enumerate().for_each(|(block, target)| {
         weight.interleave(g, block / blocks, block % blocks * count, count, target);
+    });
+}
+
+/// The columns of all panels of all groups, each in a space of as many values as the largest has.
+fn make_columns(g: &Geometry, kernel: Kernel, x: &[f32], panels: &[Panel], columns: &mut [f32]) {
+    let (space, steps) = (g.depth() * kernel.columns(), g.group_in().div_ceil(CHANNELS));
+    let columns = Shared::new(columns);
+    (0..g.options.groups * panels.len() * steps).into_par_iter().for_each(|task| {
+        let (place, step) = (task / steps, task % steps);
+        let (group, panel) = (place / panels.len(), &panels[place % panels.len()]);
+        let (first, width) = (step * CHANNELS, kernel.width(panel.count));
+        let count = CHANNELS.min(g.group_in() - first);
+        let (start, len) = (place * space + first * g.kernel_area() * width, count * g.kernel_area() * width);
+        // SAFETY: every channel of every panel has a place of its own.
+        let mut target = unsafe { columns.window(start, 1, len, len) };
+        let first = group * g.group_in() + first;
+        panel.fill(g, x, first..first + count, target.row(0), width);
     });
 }
 
@@ -206,12 +214,18 @@ impl Panel {
     }
 
     /// Brings near what will be added to a block of sums while they are computed.
-    fn expect(&self, g: &Geometry, finish: &Finish<'_>, channels: Range<usize>) {
-        let Some(add) = finish.add else { return };
+    ///
+    /// # Safety
+    /// No other thread may use these outputs at the same time.
+    unsafe fn expect(&self, g: &Geometry, finish: &Finish<'_>, output: &Shared<'_>, channels: Range<usize>) {
+        if finish.add.is_none() && !finish.onto {
+            return;
+        }
         for channel in channels {
             for piece in &self.pieces {
                 let start = (piece.image * g.out_channels + channel) * g.output_area() + piece.pixels.start;
-                simd::prefetch(&add[start..][..piece.pixels.len()]);
+                // SAFETY: the caller's promise.
+                unsafe { finish.expect(output, start, piece.pixels.len()) };
             }
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Finish<'a> {
     pub bias: Option<&'a [f32]>,
     /// A value per element of the output.
     pub add: Option<&'a [f32]>,
+    /// Whether the output holds something already, that is added too.
+    pub onto: bool,
     /// Whether a rectifier follows.
     pub relu: bool,
 }
@@ -40,7 +42,7 @@ impl Finish<'_> {
         let mut window = unsafe { output.window(start, lines, len, across) };
         let bias = self.bias.map(|bias| [bias[channel]; LINES]);
         let bias = bias.as_ref().map(|bias| &bias[..lines]);
-        finish(&mut window, sums, pitch, bias, self.add.map(|add| &add[start..]), self.relu);
+        finish(&mut window, sums, pitch, bias, self.added(start), self.relu);
     }
 
     /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to `output`: from `start` on, and as
@@ -61,7 +63,29 @@ impl Finish<'_> {
         // SAFETY: the caller promises that the place belongs to this thread.
         let mut window = unsafe { output.window(start, channels.len(), len, area) };
         let bias = self.bias.map(|bias| &bias[channels]);
-        finish(&mut window, sums, width, bias, self.add.map(|add| &add[start..]), self.relu);
+        finish(&mut window, sums, width, bias, self.added(start), self.relu);
+    }
+
+    /// What is added from `start` of the output on.
+    fn added(&self, start: usize) -> Added<'_> {
+        match self.add {
+            Some(add) => Added::Beside(&add[start..]),
+            None if self.onto => Added::Onto,
+            None => Added::Nothing,
+        }
+    }
+
+    /// Brings near what will be added to `len` values of the output from `start` on, while their sums are computed.
+    ///
+    /// # Safety
+    /// No other thread may use these values at the same time.
+    pub unsafe fn expect(&self, output: &Shared<'_>, start: usize, len: usize) {
+        if let Some(add) = self.add {
+            simd::prefetch(&add[start..][..len]);
+        } else if self.onto {
+            // SAFETY: the caller promises that the place belongs to this thread.
+            simd::prefetch(unsafe { output.window(start, 1, len, len) }.row(0));
+        }
     }
 
     /// All but the bias, in place, for what begins at `start` of the output.
@@ -75,34 +99,48 @@ impl Finish<'_> {
     }
 }
 
+/// What is added to sums.
+#[derive(Clone, Copy)]
+enum Added<'a> {
+    Nothing,
+    /// Rows as far apart as those of the output.
+    Beside(&'a [f32]),
+    /// What the output holds.
+    Onto,
+}
+
 vectorised! {
-    /// Writes rows of `sums`, `width` apart, plus what is added to them; rows of `add` are as far apart as those of `target`.
+    /// Writes rows of `sums`, `width` apart, plus what is added to them.
     fn finish(
         target: &mut Window<'_>,
         sums: &[f32],
         width: usize,
         bias: Option<&[f32]>,
-        add: Option<&[f32]>,
+        add: Added<'_>,
         relu: bool,
     ) {
         let (len, stride) = (target.columns(), target.stride());
         for row in 0..target.rows() {
             let (target, sums) = (target.row(row), &sums[row * width..][..len]);
             let shift = bias.map_or(0.0, |bias| bias[row]);
-            let add = add.map(|add| &add[row * stride..][..len]);
+            let part = row * stride..row * stride + len;
             match (add, relu) {
-                (None, false) => each(target, sums, |sum| sum + shift),
-                (None, true) => each(target, sums, |sum| rectified(sum + shift)),
-                (Some(add), false) => both(target, sums, add, |sum, add| sum + shift + add),
-                (Some(add), true) => both(target, sums, add, |sum, add| rectified(sum + shift + add)),
+                (Added::Nothing, false) => each(target, sums, |_, sum| sum + shift),
+                (Added::Nothing, true) => each(target, sums, |_, sum| rectified(sum + shift)),
+                (Added::Onto, false) => each(target, sums, |before, sum| sum + shift + before),
+                (Added::Onto, true) => each(target, sums, |before, sum| rectified(sum + shift + before)),
+                (Added::Beside(add), false) => both(target, sums, &add[part], |sum, add| sum + shift + add),
+                (Added::Beside(add), true) => {
+                    both(target, sums, &add[part], |sum, add| rectified(sum + shift + add));
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn each(target: &mut [f32], sums: &[f32], term: impl Fn(f32) -> f32) {
-    target.iter_mut().zip(sums).for_each(|(target, sum)| *target = term(*sum));
+fn each(target: &mut [f32], sums: &[f32], term: impl Fn(f32, f32) -> f32) {
+    target.iter_mut().zip(sums).for_each(|(target, sum)| *target = term(*target, *sum));
 }
 
 #[inline(always)]

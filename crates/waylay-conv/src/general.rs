@@ -7,7 +7,7 @@ use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
 use crate::im2col::col2im;
 use crate::options::Geometry;
-use crate::window::Window;
+use crate::window::{Shared, Window, written};
 use crate::{direct, norm, scratch, strided, weights, winograd};
 
 /// Values of the column matrix that a task of [`scattered_gradient`] may hold.
@@ -21,10 +21,13 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'
     filtered(g, x, &Filters::new(weight), finish)
 }
 
+/// [`forward`] over what `output` holds, which is added; not for depthwise convolutions.
+pub(crate) fn forward_onto(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>, output: &mut [f32]) {
+    assert!(output.len() == g.images * g.out_channels * g.output_area() && finish.onto);
+    fill(g, x, &Filters::new(weight), finish, &Shared::new(output));
+}
+
 fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
-    if winograd::fits(g) {
-        return winograd::forward(g, x, filters, finish);
-    }
     if let Some(weight) = filters.plain()
         && few(g.group_out(), g)
         && finish.add.is_none()
@@ -37,7 +40,17 @@ fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>)
         }
         return output;
     }
-    direct::forward(g, x, filters, finish)
+    let len = g.images * g.out_channels * g.output_area();
+    // SAFETY: both ways write every value of the output.
+    unsafe { written(len, |output| fill(g, x, filters, finish, output)) }
+}
+
+fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>, output: &Shared<'_>) {
+    if winograd::fits(g) {
+        winograd::forward(g, x, filters, finish, output);
+    } else {
+        direct::forward(g, x, filters, finish, output);
+    }
 }
 
 /// Whether so few channels come out, or so many taps see each value, that columns are better made of the products.

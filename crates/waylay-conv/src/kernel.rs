@@ -27,6 +27,8 @@ pub(crate) enum Lanes<'a> {
 impl Lanes<'_> {
     fn depth(&self, filters: usize) -> usize {
         match self {
+            // By a constant: this is asked for each block.
+            Self::Packed(values) if filters == MANY => values.len() / MANY,
             Self::Packed(values) => values.len() / filters,
             Self::Spread { places, .. } => places.len(),
         }
@@ -84,11 +86,11 @@ impl Kernel {
         assert!(depth == 0 || b.len() >= (depth - 1) * pitch + width);
         assert!(pitch >= width && block.len() == self.filters * width);
         let work = Block { a, b, pitch, block };
-        match (self.arch, width / self.lanes) {
-            (Arch::Scalar, _) => plain(a, b, pitch, width, block),
-            (arch, 1) => arch.dispatch(Wide::<1>(work)),
-            (arch, 2) => arch.dispatch(Wide::<2>(work)),
-            (arch, _) => arch.dispatch(Wide::<VECTORS>(work)),
+        match self.arch {
+            Arch::Scalar => plain(a, b, pitch, width, block),
+            arch if width == self.lanes => arch.dispatch(Wide::<1>(work)),
+            arch if width == 2 * self.lanes => arch.dispatch(Wide::<2>(work)),
+            arch => arch.dispatch(Wide::<VECTORS>(work)),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::simd::vectorised;
+use crate::window::written;
 
 /// Taps and sizes along one axis for the pixels with one remainder.
 struct Axis {
@@ -96,7 +97,11 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
             ..ConvOptions::default()
         },
     };
-    direct::forward(&convolution, gradient, &filters, &Finish::default())
+    let len = g.images * g.in_channels * row.size * column.size;
+    // SAFETY: the convolution writes every value of its output.
+    unsafe {
+        written(len, |output| direct::forward(&convolution, gradient, &filters, &Finish::default(), output))
+    }
 }
 
 vectorised! {

@@ -269,6 +269,27 @@ fn what_follows_a_convolution_and_its_gradients_equal_burns() {
 }
 
 #[test]
+fn what_is_added_is_written_over_only_where_nobody_else_holds_it() {
+    for (case, winograd) in CASES.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let g = geometry(case).expect("an output");
+        let options = ConvOptions { winograd, ..g.options };
+        let plain = |dims: [usize; 4], seed| tensor(dims, seed).inner();
+        let x = plain([g.images, g.in_channels, g.input[0], g.input[1]], 1);
+        let weight = plain([g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]], 2);
+        let bias = tensor([g.out_channels], 3).inner();
+        let add = || plain([g.images, g.out_channels, g.output[0], g.output[1]], 4);
+        for relu in [false, true] {
+            let sum =
+                |add| conv2d_then(x.clone(), weight.clone(), Some(bias.clone()), Some(add), relu, options);
+            let held = add();
+            let beside = sum(held.clone()).into_data();
+            assert_eq!(held.into_data(), add().into_data(), "{case:?}");
+            assert_eq!(sum(add()).into_data(), beside, "{case:?}, winograd {winograd}, relu {relu}");
+        }
+    }
+}
+
+#[test]
 fn conv_transpose2d_and_its_gradients_equal_burns() {
     type Transposed = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, ConvOptions, [usize; 2]) -> Tensor<4>;
     for case in CASES {

@@ -14,7 +14,7 @@ use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
 use crate::turn::turn;
-use crate::window::{Shared, written};
+use crate::window::Shared;
 
 /// Pixels of a tile's output across and down, and of its input.
 const OUT: usize = 4;
@@ -124,8 +124,14 @@ struct Work<'a> {
     output: &'a Shared<'a>,
 }
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, where [`fits`].
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
+/// Writes every value of the output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]`, where [`fits`].
+pub(crate) fn forward(
+    g: &Geometry,
+    x: &[f32],
+    weight: &Filters<'_>,
+    finish: &Finish<'_>,
+    output: &Shared<'_>,
+) {
     let (kernel, tiling) = (Kernel::new(), Tiling::new(g));
     let mut total = 0;
     let panels: Vec<Panel> = (0..tiling.count(g))
@@ -137,16 +143,12 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &Filters<'_>, finish: &Fi
             Panel { runs: tiling.runs(tiles), width, start }
         })
         .collect();
-    let fill = |output: &Shared<'_>| {
-        let work = Work { g, kernel, weight, finish, output };
-        if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
-            work.panel_by_panel(x, &panels);
-        } else {
-            work.filter_by_filter(x, &panels, total);
-        }
-    };
-    // SAFETY: tiles cover every output of a channel, and every channel is in a block.
-    unsafe { written(g.images * g.out_channels * g.output_area(), fill) }
+    let work = Work { g, kernel, weight, finish, output };
+    if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
+        work.panel_by_panel(x, &panels);
+    } else {
+        work.filter_by_filter(x, &panels, total);
+    }
 }
 
 impl Work<'_> {
