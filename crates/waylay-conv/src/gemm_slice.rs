@@ -1,10 +1,13 @@
-//! Matrix products of plain slices: the safe door to the `gemm` crate for exact nearest-neighbour search.
+//! Products of matrices in plain slices, for exact nearest-neighbour search.
 
-use gemm::Parallelism;
+use crate::filters::interleave;
+use crate::kernel::{Kernel, Lanes};
+use crate::scratch;
+use crate::turn::multiply_rows;
 
 /// Writes `A·Bᵀ` to `out`, for row-major `a` `[m, k]`, `b` `[n, k]` and `out` `[m, n]`, on the calling thread.
 ///
-/// Each value is summed over `k` in an order that depends on `m`, `n` and `k`, but not on the values.
+/// Each value is summed over `k` in an order that depends on `k` alone.
 ///
 /// # Panics
 /// Where a slice's length is not the product of its two sizes.
@@ -12,33 +15,19 @@ pub fn matmul_transposed(a: &[f32], b: &[f32], m: usize, n: usize, k: usize, out
     assert_eq!(Some(a.len()), m.checked_mul(k), "`a` must hold m x k = {m} x {k} values");
     assert_eq!(Some(b.len()), n.checked_mul(k), "`b` must hold n x k = {n} x {k} values");
     assert_eq!(Some(out.len()), m.checked_mul(n), "`out` must hold m x n = {m} x {n} values");
-    let (out_rows, rows) = (n as isize, k as isize);
-    // SAFETY: gemm reads lhs[i, p] at `a + i·k + p` for i < m, p < k, reads rhs[p, j] at `b + j·k + p` for j < n,
-    // and writes dst[i, j] at `out + i·n + j`; the three assertions keep these inside their slices, whose lengths
-    // (hence every stride) fit `isize`. `out` is borrowed mutably, so it overlaps neither input. `f32` needs no drop.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_rows,
-            false,
-            a.as_ptr(),
-            1,
-            rows,
-            b.as_ptr(),
-            rows,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    if out.is_empty() || k == 0 {
+        out.fill(0.0);
+        return;
     }
+    let filters = Kernel::new().filters();
+    let block = filters * k;
+    scratch::with(a.len().next_multiple_of(block), |packed| {
+        for (packed, rows) in packed.chunks_exact_mut(block).zip(a.chunks(block)) {
+            interleave(rows, k, filters, packed);
+        }
+        let packed = &*packed;
+        multiply_rows(out, false, |index| Lanes::Packed(&packed[index * block..][..block]), b, k, [n, k]);
+    });
 }
 
 #[cfg(test)]

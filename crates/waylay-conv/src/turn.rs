@@ -1,8 +1,8 @@
 //! Rows made columns, so that sums over what was a row run over the rows that [`Kernel::multiply`] takes.
-//!
-//! [`Kernel::multiply`]: crate::kernel::Kernel::multiply
 
-use crate::simd::vectorised;
+use crate::kernel::{Kernel, Lanes};
+use crate::scratch;
+use crate::simd::{self, vectorised};
 
 /// Rows that are turned at once.
 const EIGHT: usize = 8;
@@ -26,6 +26,41 @@ pub(crate) fn turn(source: &[f32], pitch: usize, count: usize, target: &mut [f32
             }
         }
     }
+}
+
+/// Sets `product` `[m, n]` to the products of rows of `len` values, or adds them where `accumulate`: the `m` rows are `lanes`, in
+/// blocks of as many as the kernel takes, and the `n` rows are those of `b`, `pitch` apart.
+pub(crate) fn multiply_rows<'a>(
+    product: &mut [f32],
+    accumulate: bool,
+    lanes: impl Fn(usize) -> Lanes<'a>,
+    b: &[f32],
+    pitch: usize,
+    [n, len]: [usize; 2],
+) {
+    let kernel = Kernel::new();
+    let (filters, most) = (kernel.filters(), kernel.columns());
+    scratch::with((len + filters) * most, |space| {
+        let (turned, block) = space.split_at_mut(len * most);
+        for from in (0..n).step_by(most) {
+            let count = most.min(n - from);
+            let width = kernel.width(count);
+            let turned = &mut turned[..len * width];
+            turn(&b[from * pitch..], pitch, count, turned, width);
+            for (index, product) in product.chunks_mut(filters * n).enumerate() {
+                let block = &mut block[..filters * width];
+                kernel.multiply(lanes(index), turned, width, width, block);
+                for (product, sums) in product.chunks_exact_mut(n).zip(block.chunks_exact(width)) {
+                    let product = &mut product[from..from + count];
+                    if accumulate {
+                        simd::add(product, &sums[..count]);
+                    } else {
+                        simd::copy(product, &sums[..count]);
+                    }
+                }
+            }
+        }
+    });
 }
 
 vectorised! {

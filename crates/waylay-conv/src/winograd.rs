@@ -13,7 +13,7 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
-use crate::turn::turn;
+use crate::turn::multiply_rows;
 use crate::window::Shared;
 
 /// Pixels of a tile's output across and down, and of its input.
@@ -338,9 +338,16 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
                     }
                 });
                 let (input, output) = space.split_at(POINTS * ins * tiles);
+                let places: Vec<u32> = (0..tiles as u32).collect();
                 products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
                     let (input, output) = (&input[point * tiles..], &output[point * tiles..]);
-                    multiply_rows(product, first > 0, output, input, ins, tiles);
+                    let (pitch, filters) = (POINTS * tiles, Kernel::new().filters());
+                    let lanes = |block: usize| {
+                        let last = filters.min(outs - block * filters) - 1;
+                        let lanes = std::array::from_fn(|lane| lane.min(last) * pitch);
+                        Lanes::Spread { values: &output[block * filters * pitch..], places: &places, lanes }
+                    };
+                    multiply_rows(product, first > 0, lanes, input, pitch, [ins, tiles]);
                 });
             });
         }
@@ -364,46 +371,6 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
         });
         weight
     })
-}
-
-/// Sets `product` `[outs, ins]` to the products of rows of `tiles` values, one of `output` with one of `input`, each
-/// `POINTS * tiles` apart, or adds them where `accumulate`.
-fn multiply_rows(
-    product: &mut [f32],
-    accumulate: bool,
-    output: &[f32],
-    input: &[f32],
-    ins: usize,
-    tiles: usize,
-) {
-    let (kernel, pitch) = (Kernel::new(), POINTS * tiles);
-    let (filters, most) = (kernel.filters(), kernel.columns());
-    let places: Vec<u32> = (0..tiles as u32).collect();
-    scratch::with((tiles + filters) * most, |space| {
-        let (turned, block) = space.split_at_mut(tiles * most);
-        for from in (0..ins).step_by(most) {
-            let count = most.min(ins - from);
-            let width = kernel.width(count);
-            let turned = &mut turned[..tiles * width];
-            turn(&input[from * pitch..], pitch, count, turned, width);
-            for (row, product) in product.chunks_mut(filters * ins).enumerate() {
-                let rows = product.len() / ins;
-                let lanes = std::array::from_fn(|lane| lane.min(rows - 1) * pitch);
-                let output =
-                    Lanes::Spread { values: &output[row * filters * pitch..], places: &places, lanes };
-                let block = &mut block[..filters * width];
-                kernel.multiply(output, turned, width, width, block);
-                for (product, sums) in product.chunks_exact_mut(ins).zip(block.chunks_exact(width)) {
-                    let product = &mut product[from..from + count];
-                    if accumulate {
-                        simd::add(product, &sums[..count]);
-                    } else {
-                        simd::copy(product, &sums[..count]);
-                    }
-                }
-            }
-        }
-    });
 }
 
 /// Where the 36 rows of one channel's transformed tiles go.
