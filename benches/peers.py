@@ -8,7 +8,8 @@ Each round runs waylay and the peer one after the other, each alone in a process
 rounds of medians over the runs of a process, memory is the process's peak. Ratios are the peer's over ours: above 1, waylay
 is faster, or smaller. Networks have random weights; the mathematics, the batch and the threads are the same; float32.
 
-Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid`.
+Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid`, where the table says
+whether torchreid's Cython evaluator was there: it is not in the package, and has to be built from torchreid's repository.
 """
 
 import argparse
@@ -304,21 +305,23 @@ def peer(case, model, path, threads, runs, taps):
         work()
         times.append((time.perf_counter() - start) * 1e3 / images)
     del grad
-    print(json.dumps({"ms": statistics.median(times[1:])}))
+    rank = sys.modules.get("torchreid.reid.metrics.rank") or sys.modules.get("torchreid.metrics.rank")
+    evaluator = rank and ("Cython" if rank.IS_CYTHON_AVAI else "Python")
+    print(json.dumps({"ms": statistics.median(times[1:]), "evaluator": evaluator}))
 
 
 # --------------------------------------------------------------------------------------------------------------- the table
 
 
 def measured(command):
-    """Milliseconds that a program says it took, and its peak memory in megabytes."""
+    """What a program says last, the milliseconds it took among it, and its peak memory in megabytes."""
     child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     said = child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         raise RuntimeError(f"failed: {' '.join(map(str, command))}")
-    return json.loads(said.splitlines()[-1])["ms"], used.ru_maxrss / 1024
+    return json.loads(said.splitlines()[-1]), used.ru_maxrss / 1024
 
 
 def export(model, path):
@@ -359,7 +362,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         scratch, paths = pathlib.Path(scratch), {"faces": options.faces / "fr_feature.onnx", None: None}
         for case in options.only or CASES:
-            title, model, runs, name = CASES[case]
+            title, model, runs, _ = CASES[case]
             if model not in paths:
                 # Elsewhere, so that this process stays small: a child's peak counts from its parent's size.
                 paths[model] = scratch / f"{model}.onnx"
@@ -373,9 +376,11 @@ def main():
                 rounds = []
                 for _ in range(options.rounds):
                     kind = "forward_8" if case.startswith("forward") else case
-                    mine = measured([ours, kind, threads, runs, *([path] if path else [])])
-                    rounds.append(mine + measured([sys.executable, __file__, "--peer", case, model, path, threads, runs, *taps]))
+                    mine, mb = measured([ours, kind, threads, runs, *([path] if path else [])])
+                    theirs, peer_mb = measured([sys.executable, __file__, "--peer", case, model, path, threads, runs, *taps])
+                    rounds.append((mine["ms"], mb, theirs["ms"], peer_mb))
                 ms, mb, peer_ms, peer_mb = (statistics.median(r) for r in zip(*rounds))
+                name = ", ".join(filter(None, [CASES[case][3], theirs["evaluator"]]))
                 rows.append({"case": case, "work": title, "threads": threads, "peer": name, "waylay_ms": ms, "peer_ms": peer_ms,
                              "faster": peer_ms / ms, "waylay_mb": mb, "peer_mb": peer_mb, "smaller": peer_mb / mb})
                 print(f"| {title} | {threads} | {ms:.1f} | {peer_ms:.1f} | {name} | {peer_ms / ms:.2f} | {mb:.0f} | {peer_mb:.0f} "
