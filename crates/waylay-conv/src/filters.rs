@@ -62,12 +62,7 @@ impl<'a> Filters<'a> {
             None => ((group * outs + first) * depth, depth),
             Some(Turned { area, .. }) => (group * g.group_in() * outs * area + first * area, *area),
         };
-        let last = outs - first - 1;
-        Lanes::Spread {
-            values: &self.values[start.min(self.values.len())..],
-            places,
-            lanes: std::array::from_fn(|lane| lane.min(last) * step),
-        }
+        Lanes::rows(&self.values[start.min(self.values.len())..], step, outs - first, places)
     }
 
     /// Writes up to `count` filters of `group`, from its filter `first` on, as a block; zeros for those that are missing.

@@ -24,7 +24,13 @@ pub(crate) enum Lanes<'a> {
     Spread { values: &'a [f32], places: &'a [u32], lanes: [usize; MANY] },
 }
 
-impl Lanes<'_> {
+impl<'a> Lanes<'a> {
+    /// Up to [`MANY`] rows of `values`, `pitch` apart, of which there are `count`, at least one: the last one stands in for those
+    /// that are missing. The values of a row, one per step, are at `places`.
+    pub fn rows(values: &'a [f32], pitch: usize, count: usize, places: &'a [u32]) -> Self {
+        Self::Spread { values, places, lanes: std::array::from_fn(|lane| lane.min(count - 1) * pitch) }
+    }
+
     fn depth(&self, filters: usize) -> usize {
         match self {
             // By a constant: this is asked for each block.

@@ -131,8 +131,7 @@ impl Work<'_> {
                 panel.fill(g, self.x, inputs.clone(), &mut columns[..rows * panel.count], panel.count);
                 let blocks = columns.chunks_exact(count * panel.count);
                 for (columns, sums) in blocks.zip(sums.chunks_exact_mut(count * width)) {
-                    let lanes = std::array::from_fn(|lane| lane.min(count - 1) * panel.count);
-                    let columns = Lanes::Spread { values: columns, places: &places[..panel.count], lanes };
+                    let columns = Lanes::rows(columns, panel.count, count, &places[..panel.count]);
                     let (mut gradient, mut sums) = (gradient, sums);
                     for (_, width) in self.filters.panels() {
                         let (own, rest) = gradient.split_at(panel.count * width);

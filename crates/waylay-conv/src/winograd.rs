@@ -343,9 +343,8 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
                     let (input, output) = (&input[point * tiles..], &output[point * tiles..]);
                     let (pitch, filters) = (POINTS * tiles, Kernel::new().filters());
                     let lanes = |block: usize| {
-                        let last = filters.min(outs - block * filters) - 1;
-                        let lanes = std::array::from_fn(|lane| lane.min(last) * pitch);
-                        Lanes::Spread { values: &output[block * filters * pitch..], places: &places, lanes }
+                        let first = block * filters;
+                        Lanes::rows(&output[first * pitch..], pitch, outs - first, &places)
                     };
                     multiply_rows(product, first > 0, lanes, input, pitch, [ins, tiles]);
                 });
@@ -418,13 +417,8 @@ unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run],
             let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
             let at = [(run.down * OUT).wrapping_sub(top), (run.across * OUT).wrapping_sub(left)];
             copy_lines(plane, g.input, at, OUT * run.len, OUT * width, &mut line[OUT * run.lane..]);
-            copy_ends(
-                plane,
-                g.input,
-                [at[0], at[1].wrapping_add(OUT * run.len)],
-                2 * runs.len(),
-                &mut end[2 * place..],
-            );
+            let at = [at[0], at[1].wrapping_add(OUT * run.len)];
+            copy_lines(plane, g.input, at, 2, 2 * runs.len(), &mut end[2 * place..]);
         }
         input_down(line, OUT * width, half);
         input_down(end, 2 * runs.len(), half_end);
@@ -566,25 +560,6 @@ vectorised! {
             let y = y.wrapping_add(i);
             if y < height {
                 simd::copy(&mut line[begin..end], &plane[y * width + from..][..end - begin]);
-            }
-        }
-    }
-}
-
-/// [`copy_lines`] for two values.
-fn copy_ends(
-    plane: &[f32],
-    [height, width]: [usize; 2],
-    [y, x]: [usize; 2],
-    pitch: usize,
-    lines: &mut [f32],
-) {
-    for (i, line) in lines.chunks_mut(pitch).enumerate() {
-        let y = y.wrapping_add(i);
-        for (k, value) in line.iter_mut().take(2).enumerate() {
-            let x = x.wrapping_add(k);
-            if y < height && x < width {
-                *value = plane[y * width + x];
             }
         }
     }
