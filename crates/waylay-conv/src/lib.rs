@@ -1,5 +1,5 @@
 //! Fast CPU convolution, the layers around it, forward and backward, and Adam, for Burn's flex backend; on any other
-//! device, Burn's own. And the kernels of exact nearest-neighbour search: [`matmul_transposed`] and [`nearest`].
+//! device, Burn's own. And the kernels of exact nearest-neighbour search: [`PackedRows`] and [`nearest`].
 //!
 //! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
 //! the same bits.
@@ -16,7 +16,6 @@ mod direct;
 mod filters;
 mod finish;
 mod gemm;
-mod gemm_slice;
 mod general;
 mod im2col;
 mod kernel;
@@ -24,6 +23,7 @@ mod memory;
 pub mod nearest;
 mod norm;
 mod options;
+mod packed_rows;
 mod pool;
 mod prelu;
 mod resample;
@@ -45,9 +45,9 @@ use burn::tensor::{DType, Tensor};
 pub use crate::activation::Activation;
 pub use crate::adam::{Adam, AdamStep};
 use crate::backend::ConvBackend;
-pub use crate::gemm_slice::matmul_transposed;
 pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;
+pub use crate::packed_rows::PackedRows;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
 /// differentiable in all three.

@@ -28,10 +28,11 @@ pub(crate) fn turn(source: &[f32], pitch: usize, count: usize, target: &mut [f32
     }
 }
 
-/// Sets `product` `[m, n]` to the products of rows of `len` values, or adds them where `accumulate`: the `m` rows are `lanes`, in
-/// blocks of as many as the kernel takes, and the `n` rows are those of `b`, `pitch` apart.
+/// Sets `product`, `m` rows of `n` values, `stride` apart, to the products of rows of `len` values, or adds them where `accumulate`:
+/// the `m` rows are `lanes`, in blocks of as many as the kernel takes, and the `n` rows are those of `b`, `pitch` apart.
 pub(crate) fn multiply_rows<'a>(
     product: &mut [f32],
+    stride: usize,
     accumulate: bool,
     lanes: impl Fn(usize) -> Lanes<'a>,
     b: &[f32],
@@ -40,6 +41,7 @@ pub(crate) fn multiply_rows<'a>(
 ) {
     let kernel = Kernel::new();
     let (filters, most) = (kernel.filters(), kernel.columns());
+    let blocks = product.len().div_ceil(filters * stride);
     scratch::with((len + filters) * most, |space| {
         let (turned, block) = space.split_at_mut(len * most);
         for from in (0..n).step_by(most) {
@@ -47,10 +49,17 @@ pub(crate) fn multiply_rows<'a>(
             let width = kernel.width(count);
             let turned = &mut turned[..len * width];
             turn(&b[from * pitch..], pitch, count, turned, width);
-            for (index, product) in product.chunks_mut(filters * n).enumerate() {
+            let next = (from + most).min(n)..(from + 2 * most).min(n);
+            for (index, product) in product.chunks_mut(filters * stride).enumerate() {
+                // The rows that are turned next are brought near meanwhile.
+                for row in
+                    next.start + index * next.len() / blocks..next.start + (index + 1) * next.len() / blocks
+                {
+                    simd::prefetch(&b[row * pitch..][..len]);
+                }
                 let block = &mut block[..filters * width];
                 kernel.multiply(lanes(index), turned, width, width, block);
-                for (product, sums) in product.chunks_exact_mut(n).zip(block.chunks_exact(width)) {
+                for (product, sums) in product.chunks_mut(stride).zip(block.chunks_exact(width)) {
                     let product = &mut product[from..from + count];
                     if accumulate {
                         simd::add(product, &sums[..count]);

@@ -346,7 +346,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
                         let first = block * filters;
                         Lanes::rows(&output[first * pitch..], pitch, outs - first, &places)
                     };
-                    multiply_rows(product, first > 0, lanes, input, pitch, [ins, tiles]);
+                    multiply_rows(product, ins, first > 0, lanes, input, pitch, [ins, tiles]);
                 });
             });
         }

@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use rayon::prelude::*;
+use waylay_conv::PackedRows;
 
 use super::{Metric, RetrievalError, nearest};
 use crate::target::Embeddings;
@@ -279,28 +280,27 @@ impl<'a> Pair<'a> {
     /// Writes the distances of the queries from `first` on to `block`, whole rows of the gallery's length.
     fn fill(&self, first: usize, block: &mut [f32]) {
         let count = self.gallery.count();
-        self.visit(first..first + block.len() / count, |row, start, distances| {
-            let at = row * count + start;
-            block[at..at + distances.len()].copy_from_slice(distances);
-        });
+        let rows = first..first + block.len() / count;
+        let queries = PackedRows::new(self.queries.rows(rows.clone()), self.queries.dim);
+        for start in (0..count).step_by(GALLERY_TILE) {
+            let end = count.min(start + GALLERY_TILE);
+            queries.multiply_transposed(self.gallery.rows(start..end), &mut block[start..], count);
+            for (query, row) in rows.clone().zip(block.chunks_exact_mut(count)) {
+                self.to_distances(query, start, &mut row[start..end]);
+            }
+        }
     }
 
     /// Calls `see(row, start, distances)` for each of the queries `rows` (counted from 0) and each stretch of the
     /// gallery from `start` on, in the gallery's order.
-    ///
-    /// All tiles are of one size, the last reaching back over the one before: a product's summation order depends
-    /// on its size, and equal embeddings must be at equal distances wherever they stand.
     fn visit(&self, rows: Range<usize>, mut see: impl FnMut(usize, usize, &[f32])) {
         let count = self.gallery.count();
-        let width = GALLERY_TILE.min(count);
-        let mut tile = vec![0.0; rows.len() * width];
-        for start in (0..count).step_by(width) {
-            let from = start.min(count - width);
-            let queries = self.queries.rows(rows.clone());
-            let gallery = self.gallery.rows(from..from + width);
-            waylay_conv::matmul_transposed(queries, gallery, rows.len(), width, self.queries.dim, &mut tile);
-            for (row, products) in tile.chunks_exact_mut(width).enumerate() {
-                let products = &mut products[start - from..];
+        let queries = PackedRows::new(self.queries.rows(rows.clone()), self.queries.dim);
+        let mut tile = vec![0.0; rows.len() * GALLERY_TILE.min(count)];
+        for start in (0..count).step_by(GALLERY_TILE) {
+            let width = GALLERY_TILE.min(count - start);
+            queries.multiply_transposed(self.gallery.rows(start..start + width), &mut tile, width);
+            for (row, products) in tile.chunks_exact_mut(width).take(rows.len()).enumerate() {
                 self.to_distances(rows.start + row, start, products);
                 see(row, start, products);
             }
