@@ -5,12 +5,16 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::simd::vectorised;
+
 /// Most vectors that a panel is wide.
 const VECTORS: usize = 3;
 /// Vectors' widths in the plain kernel.
 const PLAIN_LANES: usize = 4;
 /// Steps of the depth that are summed up on their own: long sums of short ones round less than one long sum.
 const STEPS: usize = 256;
+/// Most columns that are better computed one by one.
+const FEW_COLUMNS: usize = 4;
 /// Filters of a block with 32 vector registers, and with fewer.
 pub(crate) const MANY: usize = 8;
 const FEW: usize = 4;
@@ -85,6 +89,19 @@ impl Kernel {
         count.next_multiple_of(self.lanes)
     }
 
+    /// [`Self::multiply`] with packed `a` and rows of `b` of `width` values, where only the first `count` columns matter; the others'
+    /// sums may be anything.
+    pub fn multiply_some(self, a: &[f32], b: &[f32], width: usize, count: usize, block: &mut [f32]) {
+        if count > FEW_COLUMNS || self.filters != MANY {
+            self.multiply(Lanes::Packed(a), b, width, width, block);
+            return;
+        }
+        for column in 0..count {
+            let sums = one_column(a, &b[column..], width);
+            block[column..].iter_mut().step_by(width).zip(sums).for_each(|(place, sum)| *place = sum);
+        }
+    }
+
     /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`, summed; the rows of `b`, of
     /// `width` values too, are `pitch` apart.
     pub fn multiply(self, a: Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
@@ -98,6 +115,26 @@ impl Kernel {
             arch if width == 2 * self.lanes => arch.dispatch(Wide::<2>(work)),
             arch => arch.dispatch(Wide::<VECTORS>(work)),
         }
+    }
+}
+
+vectorised! {
+    /// Sums of the products of a block of [`MANY`] filters and one column, whose values are `pitch` apart: in vectors of filters, as
+    /// a vector of columns would be computed for the sake of one.
+    fn one_column(a: &[f32], b: &[f32], pitch: usize) -> [f32; MANY] {
+        let mut sums = [[0.0_f32; MANY]; 4];
+        let (fours, rest) = a.as_chunks::<MANY>().0.as_chunks::<4>();
+        for (a, b) in fours.iter().zip(b.chunks(4 * pitch)) {
+            for (step, (sums, a)) in sums.iter_mut().zip(a).enumerate() {
+                let b = b[step * pitch];
+                sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += a * b);
+            }
+        }
+        for (step, a) in rest.iter().enumerate() {
+            let b = b[(4 * fours.len() + step) * pitch];
+            sums[0].iter_mut().zip(a).for_each(|(sum, a)| *sum += a * b);
+        }
+        std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
     }
 }
 
@@ -231,7 +268,7 @@ mod tests {
     fn every_kernel_gives_the_sums_of_products() {
         for kernel in kernels() {
             for (depth, count, pad) in
-                [(0, 1, 0), (1, 1, 0), (7, 5, 3), (33, 17, 0), (600, 48, 0), (300, 48, 1)]
+                [(0, 1, 0), (1, 1, 0), (37, 3, 0), (7, 5, 3), (33, 17, 0), (600, 48, 0), (300, 48, 1)]
             {
                 let count = count.min(kernel.columns());
                 let (width, pitch) = (kernel.width(count), kernel.width(count) + pad);
@@ -247,11 +284,19 @@ mod tests {
                 for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }] {
                     block.fill(f32::NAN);
                     kernel.multiply(a_of, &b, pitch, width, &mut block);
-                    for (i, found) in block.iter().enumerate() {
-                        let (row, column) = (i / width, i % width);
-                        let product = |k| a[k * kernel.filters() + row] * b[k * pitch + column];
-                        let exact = (0..depth).map(product).sum::<f32>();
-                        assert_eq!(*found, exact, "{kernel:?}, {depth} x {count}");
+                    let check = |block: &[f32], columns: usize| {
+                        for (i, found) in block.iter().enumerate().filter(|(i, _)| i % width < columns) {
+                            let (row, column) = (i / width, i % width);
+                            let product = |k| a[k * kernel.filters() + row] * b[k * pitch + column];
+                            let exact = (0..depth).map(product).sum::<f32>();
+                            assert_eq!(*found, exact, "{kernel:?}, {depth} x {count}");
+                        }
+                    };
+                    check(&block, width);
+                    if pitch == width {
+                        block.fill(f32::NAN);
+                        kernel.multiply_some(&a, &b, width, count, &mut block);
+                        check(&block, count);
                     }
                 }
             }

@@ -115,6 +115,13 @@ struct Panel {
     start: usize,
 }
 
+impl Panel {
+    /// Its tiles.
+    fn count(&self) -> usize {
+        self.runs.last().map_or(0, |run| run.lane + run.len)
+    }
+}
+
 /// A convolution under way.
 struct Work<'a> {
     g: &'a Geometry,
@@ -256,7 +263,7 @@ impl Work<'_> {
             for ((filters, input), product) in
                 filters.zip(inputs).zip(products.chunks_exact_mut(count * width))
             {
-                kernel.multiply(Lanes::Packed(filters), input, width, width, product);
+                kernel.multiply_some(filters, input, width, panel.count(), product);
             }
             for row in 0..count.min(g.out_channels - first) {
                 self.transform_output(first + row, &products[row * width..], count * width, panel);
