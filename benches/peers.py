@@ -8,7 +8,7 @@ Each round runs waylay and the peer one after the other, each alone in a process
 rounds of medians over the runs of a process, memory is the process's peak. Ratios are the peer's over ours: above 1, waylay
 is faster, or smaller. Networks have random weights; the mathematics, the batch and the threads are the same; float32.
 
-Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid`, where the table says
+Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid` and `trained`, where the table says
 whether torchreid's Cython evaluator was there: it is not in the package, and has to be built from torchreid's repository.
 """
 
@@ -40,6 +40,7 @@ CASES = {
     "conditioned": ("crafting by the feature-conditioned generator, 112², per image", "faces", 7, "PyTorch"),
     "search": ("exact top-100, 1,000 × 100,000 × 512", None, 3, "faiss-cpu Flat"),
     "reid": ("ReID evaluation, 3,368 × 19,732 × 2048", None, 1, "torchreid"),
+    "trained": ("the same, embeddings that tell people apart", None, 1, "torchreid"),
 }
 
 
@@ -259,16 +260,23 @@ def other_work(case, path, threads):
         index = faiss.IndexFlatL2(512)
         index.add(gallery)
         return lambda: index.search(queries, 100)
-    if case == "reid":
+    if case in ("reid", "trained"):
         import torch
         try:
             from torchreid.reid.metrics import compute_distance_matrix, evaluate_rank
         except ImportError:
             from torchreid.metrics import compute_distance_matrix, evaluate_rank
 
-        queries, gallery = (torch.from_numpy(rng.standard_normal((n, 2048), dtype="float32")) for n in (3368, 19_732))
+        normal = lambda *shape: rng.standard_normal(shape, dtype="float32")
         labels = lambda n, step: (numpy.arange(n) * step % 750, numpy.arange(n) // 750 % 6)
         (q, q_cameras), (g, g_cameras) = labels(3368, 1), labels(19_732, 7)
+        queries, gallery = (normal(n, 2048) for n in (3368, 19_732))
+        if case == "trained":
+            people, matrix = normal(750, 64), normal(64, 2048)
+            queries, gallery = (
+                numpy.maximum((people[who] + 0.9 * normal(len(who), 64)) @ matrix, 0) for who in (q, g)
+            )
+        queries, gallery = torch.from_numpy(queries), torch.from_numpy(gallery)
 
         def evaluate():
             distances = compute_distance_matrix(queries, gallery, "euclidean").numpy()
@@ -288,7 +296,7 @@ def other_work(case, path, threads):
 def peer(case, model, path, threads, runs, taps):
     """Runs the peer in this process and prints its time."""
     images = 1
-    if CASES[case][3] == "PyTorch" or case == "reid":
+    if CASES[case][3] in ("PyTorch", "torchreid"):
         import torch
 
         torch.set_num_threads(threads)

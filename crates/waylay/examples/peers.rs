@@ -4,7 +4,7 @@
 //! counted, and the `least` and the `most`. Cases: `gan_N_S` (GAN step around a frozen ResNet-18: N channels, images of
 //! S pixels), `uaa` (UAA-GAN step against MODEL), `craft_S` (the same generator's forward pass, per image),
 //! `conditioned` (that of the feature-conditioned generator and of MODEL, per image), `forward_N` and `gradient_N` (MODEL
-//! on N images), `search`, `reid`.
+//! on N images), `search`, `reid`, `trained`.
 
 #![allow(clippy::print_stdout)]
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, GeneratorKind};
 use waylay::attack::{Epsilon, Scene};
 use waylay::run::Seed;
@@ -310,10 +310,31 @@ fn search(runs: usize) -> Outcome<[f64; 3]> {
 }
 
 /// The size of Market-1501: 750 identities, 6 cameras.
-fn reid(runs: usize) -> Outcome<[f64; 3]> {
-    let (queries, gallery) = (embeddings(3368, 2048)?, embeddings(19_732, 2048)?);
+/// Embeddings as a trained network's: `factors` that tell 750 people apart, and as much that differs from image to image, seen through
+/// one random matrix and a rectifier. `person` says whose the images are.
+fn trained(count: usize, dim: usize, person: impl Fn(usize) -> usize) -> Outcome<Embeddings> {
+    const FACTORS: usize = 64;
+    let device = Device::flex();
+    device.seed(7);
+    let normal = |rows: usize| Tensor::<2>::random([rows, FACTORS], Distribution::Normal(0.0, 1.0), &device);
+    let (people, matrix) = (normal(750), normal(dim));
+    let images = Tensor::<1, Int>::from_data(
+        TensorData::new((0..count).map(|image| person(image) as i64).collect(), [count]),
+        &device,
+    );
+    let images = people.select(0, images) + normal(count) * 0.9;
+    let values = images.matmul(matrix.transpose()).clamp_min(0.0);
+    Ok(Embeddings::new(dim, values.into_data().iter::<f32>().collect())?)
+}
+
+fn reid(runs: usize, is_trained: bool) -> Outcome<[f64; 3]> {
+    let person = |step: usize| move |image: usize| image * step % 750;
+    let side = |count: usize, step: usize| {
+        if is_trained { trained(count, 2048, person(step)) } else { embeddings(count, 2048) }
+    };
+    let (queries, gallery) = (side(3368, 1)?, side(19_732, 7)?);
     let labels = |count: usize, step: usize| -> (Vec<String>, Vec<Option<u32>>) {
-        (0..count).map(|i| ((i * step % 750).to_string(), Some((i / 750 % 6) as u32))).unzip()
+        (0..count).map(|i| (person(step)(i).to_string(), Some((i / 750 % 6) as u32))).unzip()
     };
     let ((q, q_cameras), (g, g_cameras)) = (labels(3368, 1), labels(19_732, 7));
     timed(runs, || {
@@ -350,7 +371,8 @@ fn measured(case: &str, runs: usize, model: Option<&String>) -> Outcome<[f64; 3]
         ("forward", [batch]) => network(&open(model, Preset::None)?, *batch, false, runs),
         ("gradient", [batch]) => network(&open(model, Preset::None)?, *batch, true, runs),
         ("search", []) => search(runs),
-        ("reid", []) => reid(runs),
+        ("reid", []) => reid(runs, false),
+        ("trained", []) => reid(runs, true),
         _ => Err(format!("no case `{case}`").into()),
     }
 }

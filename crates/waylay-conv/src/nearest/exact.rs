@@ -22,8 +22,8 @@ pub fn rounding_depth(dimension: usize) -> usize {
 /// # Panics
 /// If a row is not as long as the query.
 #[inline]
-pub fn squared_distances(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
-    sums::<true>(query, rows)
+pub fn squared_distances<const N: usize>(query: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+    sums::<true, N>(query, rows)
 }
 
 /// `query · row` for each row.
@@ -31,8 +31,8 @@ pub fn squared_distances(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; R
 /// # Panics
 /// If a row is not as long as the query.
 #[inline]
-pub fn dot_products(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
-    sums::<false>(query, rows)
+pub fn dot_products<const N: usize>(query: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+    sums::<false, N>(query, rows)
 }
 
 vectorised! {
@@ -58,20 +58,17 @@ pub fn prefetch(row: &[f32]) {
 
 /// Sums of squared differences, or else of products.
 #[inline]
-fn sums<const DIFFERENCES: bool>(query: &[f32], rows: [&[f32]; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
+fn sums<const DIFFERENCES: bool, const N: usize>(query: &[f32], rows: [&[f32]; N]) -> [f32; N] {
     assert!(rows.iter().all(|row| row.len() == query.len()), "all rows must be as long as the query");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has AVX-512F, and the rows are as long as the query.
-        return unsafe { wide::sums::<DIFFERENCES>(query, rows) };
+        return unsafe { wide::sums::<DIFFERENCES, N>(query, rows) };
     }
-    sums_in_plain_rust::<DIFFERENCES>(query, rows)
+    sums_in_plain_rust::<DIFFERENCES, N>(query, rows)
 }
 
-fn sums_in_plain_rust<const DIFFERENCES: bool>(
-    query: &[f32],
-    rows: [&[f32]; ROWS_AT_ONCE],
-) -> [f32; ROWS_AT_ONCE] {
+fn sums_in_plain_rust<const DIFFERENCES: bool, const N: usize>(query: &[f32], rows: [&[f32]; N]) -> [f32; N] {
     let term = |q: f32, g: f32| if DIFFERENCES { (q - g) * (q - g) } else { q * g };
     rows.map(|row| {
         let (query_chunks, query_rest) = query.as_chunks::<LANES>();
@@ -106,18 +103,18 @@ fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
 /// The same sums on AVX-512: two registers of 16 lanes.
 #[cfg(target_arch = "x86_64")]
 mod wide {
-    use super::{LANES, ROWS_AT_ONCE};
+    use super::LANES;
     use std::arch::x86_64::*;
 
     /// # Safety
     /// All rows are as long as the query.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn sums<const DIFFERENCES: bool>(
+    pub unsafe fn sums<const DIFFERENCES: bool, const N: usize>(
         query: &[f32],
-        rows: [&[f32]; ROWS_AT_ONCE],
-    ) -> [f32; ROWS_AT_ONCE] {
-        let mut low = [_mm512_setzero_ps(); ROWS_AT_ONCE];
-        let mut high = [_mm512_setzero_ps(); ROWS_AT_ONCE];
+        rows: [&[f32]; N],
+    ) -> [f32; N] {
+        let mut low = [_mm512_setzero_ps(); N];
+        let mut high = [_mm512_setzero_ps(); N];
         let whole = query.len() / LANES * LANES;
         for first in (0..whole).step_by(LANES) {
             let columns = query.as_ptr().wrapping_add(first);
@@ -144,7 +141,7 @@ mod wide {
                 *high = _mm512_mask_add_ps(*high, masks.1, *high, term::<DIFFERENCES>(b, d));
             }
         }
-        let mut sums = [0.0; ROWS_AT_ONCE];
+        let mut sums = [0.0; N];
         for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
             *sum = add_lanes(low, high);
         }
@@ -203,9 +200,9 @@ mod tests {
             let (query, values) = (noise(dimension, 1), noise(ROWS_AT_ONCE * dimension, 2));
             let rows = std::array::from_fn(|row| &values[row * dimension..][..dimension]);
             let bits = |sums: [f32; ROWS_AT_ONCE]| sums.map(f32::to_bits);
-            let plain = sums_in_plain_rust::<true>(&query, rows);
+            let plain = sums_in_plain_rust::<true, 4>(&query, rows);
             assert_eq!(bits(squared_distances(&query, rows)), bits(plain), "{dimension}");
-            let plain = sums_in_plain_rust::<false>(&query, rows);
+            let plain = sums_in_plain_rust::<false, 4>(&query, rows);
             assert_eq!(bits(dot_products(&query, rows)), bits(plain), "{dimension}");
         }
     }

@@ -3,17 +3,22 @@
 //!
 //! [`QuantisedGallery`] and [`QuantisedQueries`] hold rows in 8 bits, [`dot_tile`] multiplies them, [`scan()`] keeps
 //! the pairs that error bounds leave open as [`Candidates`], and [`squared_distances`] or [`dot_products`] measure
-//! those. How wide the bounds have to be is the caller's to say, in [`RowBound`] and [`QueryBound`].
+//! those. [`FineGallery`] and [`FineQueries`] hold rows in 16 bits, [`fine_dot_tile`] multiplies them, and [`count_panel`] counts
+//! what is within some limits, but for the pairs that the bounds leave open. How wide the bounds have to be is the caller's to say, in [`RowBound`] and [`QueryBound`].
 
 mod candidates;
+mod count;
 mod exact;
+mod fine;
 mod quantised;
 mod rounding;
 mod scan;
 mod tile;
 
 pub use candidates::Candidates;
+pub use count::{Limits, OpenRow, count_panel};
 pub use exact::{ROWS_AT_ONCE, count_at_most, dot_products, prefetch, rounding_depth, squared_distances};
+pub use fine::{FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile};
 pub use quantised::{LARGEST_DIMENSION, PANEL_ROWS, QuantisedGallery, QuantisedQueries, TILE_QUERIES};
 pub use rounding::RowStatistics;
 pub use scan::{QueryBound, RowBound, RowBounds, scan};

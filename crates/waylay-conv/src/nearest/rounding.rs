@@ -1,18 +1,21 @@
-//! One row rounded to 8 bits, and how much of it that loses.
+//! One row rounded to 8 or 16 bits, and how much of it that loses.
 //!
-//! A row `x` less some centre becomes `scale * integers + residual`, with integers in `-127..=127`.
+//! A row `x` less some centre becomes `scale * integers + residual`, with integers in `-127..=127`, or as large as their
+//! products' sums allow.
 
 use crate::simd::vectorised;
 
 /// Rows below this size are not worth a scale (its inverse could overflow): they become all zero, and the residual is the
 /// whole row.
 const SMALLEST_SCALED: f32 = 1e-30;
-/// Adding this to a number below 2^22 leaves the rounded number in the low bits.
+/// Adding this to a number below 2^22 leaves the rounded number in the low 22 bits.
 const ROUNDER: f32 = 12_582_912.0;
 /// The bits of an f32 without its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 /// Partial sums of the statistics.
 const LANES: usize = 32;
+/// Columns whose products of integers of 16 bits are summed in 32 bits: with fewer, integers could be larger.
+pub(super) const STRETCH: usize = 2 * LANES;
 
 /// What is known of one row after rounding it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -30,70 +33,138 @@ pub struct RowStatistics {
 }
 
 vectorised! {
-    /// Rounds one row less the centre into `integers` (two's complement, zeros after the end of the row).
+    /// Rounds one row less the centre into `integers` of 8 bits (two's complement, zeros after the end of the row).
     pub(super) fn round_row(row: &[f32], centre: &[f32], integers: &mut [u8]) -> RowStatistics {
-        assert_eq!(row.len(), centre.len());
-        // As integers, the bits of magnitudes sort like the magnitudes.
-        let mut largest = [0_u32; LANES];
-        let mut largest_centred = [0_u32; LANES];
-        let mut squares = [0.0_f32; LANES];
-        let mut look = |lane: usize, value: f32, centre: f32| {
-            let centred = value - centre;
-            largest[lane] = largest[lane].max(value.to_bits() & MAGNITUDE);
-            largest_centred[lane] = largest_centred[lane].max(centred.to_bits() & MAGNITUDE);
-            squares[lane] += centred * centred;
-        };
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        let (centre_chunks, centre_rest) = centre.as_chunks::<LANES>();
-        for (chunk, centre) in chunks.iter().zip(centre_chunks) {
-            for lane in 0..LANES {
-                look(lane, chunk[lane], centre[lane]);
-            }
-        }
-        for (lane, (&value, &centre)) in rest.iter().zip(centre_rest).enumerate() {
-            look(lane, value, centre);
-        }
-        let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
-        let span = f32::from_bits(largest_centred.into_iter().fold(0, u32::max));
-        let norm_square: f32 = squares.iter().sum();
-        let scaled = span >= SMALLEST_SCALED && span.is_finite();
-        let (scale, inverse) = if scaled { (span / 127.0, 127.0 / span) } else { (0.0, 0.0) };
-
-        let mut squares = [0.0_f32; LANES];
-        let (filled, spare) = integers.split_at_mut(row.len());
-        let (filled_chunks, filled_rest) = filled.as_chunks_mut::<LANES>();
-        for ((chunk, centre), integers) in chunks.iter().zip(centre_chunks).zip(filled_chunks) {
-            for lane in 0..LANES {
-                let (integer, residual) = round(chunk[lane] - centre[lane], scale, inverse);
-                integers[lane] = integer;
-                squares[lane] += residual * residual;
-            }
-        }
-        for (lane, (&value, target)) in rest.iter().zip(filled_rest).enumerate() {
-            let (integer, residual) = round(value - centre_rest[lane], scale, inverse);
-            *target = integer;
-            squares[lane] += residual * residual;
-        }
-        spare.fill(0);
-        let residual_square: f32 = squares.iter().sum();
-
-        // Upper bounds in spite of rounding: a sum of D squares is off by at most (D / 32 + 36) * 2^-24 of itself (the root:
-        // by less), squares that underflow lose at most 2^-149 each, and a residual is off by at most 2^-22 of the centred
-        // value that it belongs to (the rounding of the centred value itself, which is relative to its own size however
-        // much cancels; of `integer * scale`, at most twice the value; and of their difference, at most the value).
-        let growth = 1.0 + (row.len() / LANES + 64) as f32 * f32::EPSILON;
-        let underflow = (row.len() as f32).sqrt() * 1e-22;
-        let norm = norm_square.sqrt() * growth + underflow;
-        let residual = residual_square.sqrt() * growth + underflow + norm * (3.0 * f32::EPSILON);
-        RowStatistics { largest, scale, norm_square, norm, residual }
+        let measured = measure(row, centre);
+        round_by(row, centre, &measured, measured.span, 127.0, integers, |bits| bits as u8)
     }
 }
 
-/// The integer (as a byte) nearest to `value / scale`, and what is left of the value.
+vectorised! {
+    /// Rounds one row less the centre into `integers` of 16 bits (zeros after the end of the row), such that the squares of those
+    /// of a stretch of [`STRETCH`] columns from a multiple of it on add up to less than 2^31.
+    pub(super) fn round_row_finely(row: &[f32], centre: &[f32], integers: &mut [i16]) -> RowStatistics {
+        let measured = measure(row, centre);
+        // A sum of some squares is off by at most their number in units; rounding adds half a unit per column to a norm.
+        let norm = measured.stretch.sqrt() * (1.0 + STRETCH as f32 * f32::EPSILON);
+        let most = f32::from(i16::MAX) - 1.0;
+        let room = 46_340.0 - (STRETCH as f32).sqrt();
+        let (span, most) = if norm * most > measured.span * room { (norm, room) } else { (measured.span, most) };
+        round_by(row, centre, &measured, span, most, integers, |bits| bits as i16)
+    }
+}
+
+/// What is known of a row before rounding it.
+struct Measured {
+    largest: f32,
+    /// The largest magnitude less the centre.
+    span: f32,
+    /// Sum of all squares less the centre.
+    norm_square: f32,
+    /// The largest sum of the squares of a stretch.
+    stretch: f32,
+}
+
+/// The same in lanes.
+#[derive(Default)]
+struct Lanes {
+    // As integers, the bits of magnitudes sort like the magnitudes.
+    largest: [u32; LANES],
+    span: [u32; LANES],
+    squares: [f32; LANES],
+    stretch: f32,
+    /// Columns looked at, and the sum of the squares since the last whole stretch.
+    seen: usize,
+    since: f32,
+}
+
+impl Lanes {
+    /// Looks at up to as many columns as there are lanes.
+    #[inline(always)]
+    fn look(&mut self, row: &[f32], centre: &[f32]) {
+        let mut own = [0.0_f32; LANES];
+        for (lane, (value, centre)) in row.iter().zip(centre).enumerate() {
+            let centred = value - centre;
+            self.largest[lane] = self.largest[lane].max(value.to_bits() & MAGNITUDE);
+            self.span[lane] = self.span[lane].max(centred.to_bits() & MAGNITUDE);
+            own[lane] = centred * centred;
+            self.squares[lane] += own[lane];
+        }
+        self.since += own.iter().sum::<f32>();
+        self.stretch = self.stretch.max(self.since);
+        self.seen += LANES;
+        if self.seen.is_multiple_of(STRETCH) {
+            self.since = 0.0;
+        }
+    }
+}
+
 #[inline(always)]
-fn round(value: f32, scale: f32, inverse: f32) -> (u8, f32) {
-    let shifted = value * inverse + ROUNDER;
-    (shifted.to_bits() as u8, value - (shifted - ROUNDER) * scale)
+fn measure(row: &[f32], centre: &[f32]) -> Measured {
+    assert_eq!(row.len(), centre.len());
+    let mut lanes = Lanes::default();
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let (centre_chunks, centre_rest) = centre.as_chunks::<LANES>();
+    for (chunk, centre) in chunks.iter().zip(centre_chunks) {
+        lanes.look(chunk, centre);
+    }
+    lanes.look(rest, centre_rest);
+    let most = |values: [u32; LANES]| f32::from_bits(values.into_iter().fold(0, u32::max));
+    Measured {
+        largest: most(lanes.largest),
+        span: most(lanes.span),
+        norm_square: lanes.squares.iter().sum(),
+        stretch: lanes.stretch,
+    }
+}
+
+/// Rounds a row such that `span` becomes `most`.
+#[inline(always)]
+fn round_by<T: Copy + Default>(
+    row: &[f32],
+    centre: &[f32],
+    measured: &Measured,
+    span: f32,
+    most: f32,
+    integers: &mut [T],
+    integer: impl Fn(u32) -> T,
+) -> RowStatistics {
+    let scaled = measured.span >= SMALLEST_SCALED && span.is_finite();
+    let (scale, inverse) = if scaled { (span / most, most / span) } else { (0.0, 0.0) };
+    // The bits of the integer nearest to `value / scale`, and what is left of the value.
+    let round = |value: f32| {
+        let shifted = value * inverse + ROUNDER;
+        (integer(shifted.to_bits()), value - (shifted - ROUNDER) * scale)
+    };
+    let mut squares = [0.0_f32; LANES];
+    let (filled, spare) = integers.split_at_mut(row.len());
+    let (filled_chunks, filled_rest) = filled.as_chunks_mut::<LANES>();
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let (centre_chunks, centre_rest) = centre.as_chunks::<LANES>();
+    for ((chunk, centre), integers) in chunks.iter().zip(centre_chunks).zip(filled_chunks) {
+        for lane in 0..LANES {
+            let (integer, residual) = round(chunk[lane] - centre[lane]);
+            integers[lane] = integer;
+            squares[lane] += residual * residual;
+        }
+    }
+    for (lane, (&value, target)) in rest.iter().zip(filled_rest).enumerate() {
+        let (integer, residual) = round(value - centre_rest[lane]);
+        *target = integer;
+        squares[lane] += residual * residual;
+    }
+    spare.fill(T::default());
+    let residual_square: f32 = squares.iter().sum();
+
+    // Upper bounds in spite of rounding: a sum of D squares is off by at most (D / 32 + 36) * 2^-24 of itself (the root:
+    // by less), squares that underflow lose at most 2^-149 each, and a residual is off by at most 2^-22 of the centred
+    // value that it belongs to (the rounding of the centred value itself, which is relative to its own size however
+    // much cancels; of `integer * scale`, at most twice the value; and of their difference, at most the value).
+    let growth = 1.0 + (row.len() / LANES + 64) as f32 * f32::EPSILON;
+    let underflow = (row.len() as f32).sqrt() * 1e-22;
+    let norm = measured.norm_square.sqrt() * growth + underflow;
+    let residual = residual_square.sqrt() * growth + underflow + norm * (3.0 * f32::EPSILON);
+    RowStatistics { largest: measured.largest, scale, norm_square: measured.norm_square, norm, residual }
 }
 
 #[cfg(test)]

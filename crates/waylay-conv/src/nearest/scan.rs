@@ -8,7 +8,6 @@
 //! whose `lower` is at most `query.threshold` is kept as a candidate.
 
 use super::candidates::Candidates;
-use super::quantised::PANEL_ROWS;
 
 /// Rows that are tested at once.
 pub(super) const GROUP_ROWS: usize = 16;
@@ -46,22 +45,23 @@ impl QueryBound {
     pub const NONE: Self = Self { scale: 0.0, norm: 0.0, error: 0.0, threshold: f32::NEG_INFINITY };
 }
 
-/// The bounds' share of consecutive rows of a gallery, padded to whole panels of [`PANEL_ROWS`].
+/// The bounds' share of consecutive rows of a gallery, padded to whole panels.
 pub struct RowBounds {
     first_row: usize,
     groups: Vec<RowGroup>,
 }
 
 /// `[scale, offset, error, norm, width]` of 16 rows each.
-type RowGroup = [[f32; GROUP_ROWS]; 5];
+pub(super) type RowGroup = [[f32; GROUP_ROWS]; 5];
 
 /// A padding row, which no query ever keeps.
 const NO_ROW: RowBound = RowBound { scale: 0.0, offset: f32::INFINITY, error: 0.0, norm: 0.0, width: 0.0 };
 
 impl RowBounds {
-    /// The bounds of `rows`, in their order, the first of which is row `first_row` of the gallery.
-    pub fn new(first_row: usize, rows: impl ExactSizeIterator<Item = RowBound>) -> Self {
-        let padded = rows.len().next_multiple_of(PANEL_ROWS);
+    /// The bounds of `rows`, in their order, the first of which is row `first_row` of the gallery; panels are of `panel_rows`, a
+    /// multiple of 16.
+    pub fn new(first_row: usize, panel_rows: usize, rows: impl ExactSizeIterator<Item = RowBound>) -> Self {
+        let padded = rows.len().next_multiple_of(panel_rows);
         let mut groups = vec![[[0.0; GROUP_ROWS]; 5]; padded / GROUP_ROWS];
         for (index, row) in rows.chain(std::iter::repeat(NO_ROW)).take(padded).enumerate() {
             let values = [row.scale, row.offset, row.error, row.norm, row.width];
@@ -70,6 +70,17 @@ impl RowBounds {
             }
         }
         Self { first_row, groups }
+    }
+
+    /// Which row of the gallery the first one is.
+    pub(super) fn first_row(&self) -> usize {
+        self.first_row
+    }
+
+    /// The groups of a panel.
+    pub(super) fn panel(&self, panel: usize, panel_rows: usize) -> &[RowGroup] {
+        let groups = panel_rows / GROUP_ROWS;
+        &self.groups[panel * groups..][..groups]
     }
 }
 
@@ -203,14 +214,14 @@ mod wide {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nearest::noise;
+    use crate::nearest::{PANEL_ROWS, noise};
 
     #[test]
     fn every_instruction_set_keeps_the_pairs_within_the_threshold() {
         let (queries, rows) = (5, 2 * PANEL_ROWS);
         let values = noise(rows, 1);
         let bound = |&x: &f32| RowBound { scale: x, offset: x * x, error: x.abs(), norm: 1.0, width: 0.5 };
-        let bounds = RowBounds::new(100, values[..rows - 3].iter().map(bound));
+        let bounds = RowBounds::new(100, PANEL_ROWS, values[..rows - 3].iter().map(bound));
         let query = |&x: &f32| QueryBound { scale: x, norm: 0.25, error: 0.125, threshold: x };
         let queries: Vec<QueryBound> = noise(queries, 2).iter().map(query).collect();
         let scores: Vec<i32> = noise(queries.len() * rows, 3).iter().map(|x| (x * 8.0) as i32).collect();
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "room for all rows")]
     fn candidates_without_room_are_refused() {
-        let bounds = RowBounds::new(0, std::iter::repeat_n(NO_ROW, 16));
+        let bounds = RowBounds::new(0, PANEL_ROWS, std::iter::repeat_n(NO_ROW, 16));
         scan(&[0; 16], 0, &bounds, &[QueryBound::NONE], &mut [Candidates::with_capacity(15)]);
     }
 }

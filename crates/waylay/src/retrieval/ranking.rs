@@ -16,29 +16,6 @@ impl MatchRanks {
         (ascends && ranks.first().is_some_and(|first| *first > 0)).then_some(Self(ranks))
     }
 
-    /// Ranks in the order of `distances` of a query to the gallery, without the `excluded` items; `None` without
-    /// `matches`. Both lists name gallery items, each at most once and in one of the lists.
-    ///
-    /// Where a match and a wrong item are at the same distance, the wrong one comes first: a network that gives
-    /// every image the same embedding finds nothing. The order among the wrong, or among the matches, changes no rank.
-    pub(super) fn from_distances(distances: &[f32], matches: &[usize], excluded: &[usize]) -> Option<Self> {
-        let mut nearest: Vec<f32> = matches.iter().map(|item| distances[*item]).collect();
-        nearest.sort_unstable_by(f32::total_cmp);
-        let farthest = *nearest.last()?;
-        let place = |distance: f32| nearest.partition_point(|d| *d < distance);
-        // How many items are no farther than each match; what is not wrong is taken off again.
-        let mut within = if nearest.len() <= FEW {
-            nearest.iter().map(|limit| count_at_most(distances, *limit)).collect()
-        } else {
-            counted(nearest.len(), distances.iter().filter(|d| **d <= farthest).map(|d| place(*d)))
-        };
-        let others = matches.iter().chain(excluded).map(|item| distances[*item]);
-        let others = counted(nearest.len(), others.filter(|d| *d <= farthest).map(place));
-        within.iter_mut().zip(others).for_each(|(within, others)| *within -= others);
-        let ranks = within.into_iter().enumerate().map(|(matches, wrong)| matches + wrong + 1);
-        Some(Self(ranks.collect()))
-    }
-
     /// The ranks.
     pub fn ranks(&self) -> &[usize] {
         &self.0
@@ -65,6 +42,47 @@ impl MatchRanks {
     }
 }
 
+/// A query's matches: their ranks, `None` without any, and their distances, ascending.
+///
+/// Where a match and a wrong item are at the same distance, the wrong one comes first: a network that gives every image the same
+/// embedding finds nothing. The order among the wrong, or among the matches, changes no rank.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Matches {
+    pub ranks: Option<MatchRanks>,
+    pub distances: Vec<f32>,
+}
+
+impl Matches {
+    /// From the `distances` of a query to the gallery, without the `excluded` items. Both lists name gallery items, each at most
+    /// once and in one of the lists.
+    pub fn among(distances: &[f32], matches: &[usize], excluded: &[usize]) -> Self {
+        let of = |items: &[usize]| items.iter().map(|item| distances[*item]).collect::<Vec<f32>>();
+        let mut nearest = of(matches);
+        nearest.sort_unstable_by(f32::total_cmp);
+        let farthest = nearest.last().copied().unwrap_or(f32::NEG_INFINITY);
+        let within = if nearest.len() <= FEW {
+            nearest.iter().map(|limit| count_at_most(distances, *limit)).collect()
+        } else {
+            let place = |distance: &f32| nearest.partition_point(|d| d < distance);
+            counted(nearest.len(), distances.iter().filter(|d| **d <= farthest).map(place))
+        };
+        Self::counted(nearest, within, &of(excluded))
+    }
+
+    /// From the `distances` of the matches, ascending, how many items of the gallery are `within` each of those, and the distances of
+    /// the `excluded` items.
+    pub fn counted(distances: Vec<f32>, within: Vec<usize>, excluded: &[f32]) -> Self {
+        let farthest = distances.last().copied().unwrap_or(f32::NEG_INFINITY);
+        // What is not wrong is taken off again.
+        let others = distances.iter().chain(excluded).filter(|d| **d <= farthest);
+        let others =
+            counted(distances.len(), others.map(|distance| distances.partition_point(|d| d < distance)));
+        let wrong = within.into_iter().zip(others).map(|(within, others)| within - others);
+        let ranks: Vec<usize> = wrong.enumerate().map(|(matches, wrong)| matches + wrong + 1).collect();
+        Self { ranks: (!ranks.is_empty()).then_some(MatchRanks(ranks)), distances }
+    }
+}
+
 /// How many of `places` are at or before each of `count` places.
 fn counted(count: usize, places: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut counts = vec![0; count];
@@ -79,7 +97,7 @@ fn counted(count: usize, places: impl Iterator<Item = usize>) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FEW, MatchRanks};
+    use super::{FEW, MatchRanks, Matches};
 
     #[test]
     fn many_matches_are_ranked_as_few_are() {
@@ -94,7 +112,7 @@ mod tests {
             });
             let found = |(place, item): (usize, &usize)| matches.contains(item).then_some(place + 1);
             let expected: Vec<usize> = order.iter().enumerate().filter_map(found).collect();
-            let ranks = MatchRanks::from_distances(&distances, &matches, &excluded).unwrap();
+            let ranks = Matches::among(&distances, &matches, &excluded).ranks.unwrap();
             assert_eq!(ranks.ranks(), expected, "{count}");
         }
     }
@@ -102,26 +120,26 @@ mod tests {
     #[test]
     fn ranks_count_what_is_nearer() {
         let distances = [0.5, 0.1, 0.4, 0.2, 0.3];
-        let ranks = MatchRanks::from_distances(&distances, &[0, 3], &[]).unwrap();
+        let ranks = Matches::among(&distances, &[0, 3], &[]).ranks.unwrap();
         assert_eq!(ranks.ranks(), [2, 5]);
         assert_eq!((ranks.first(), ranks.last(), ranks.within(2), ranks.count()), (2, 5, 1, 2));
     }
 
     #[test]
     fn junk_images_do_not_count_as_misses() {
-        let ranks = MatchRanks::from_distances(&[0.1, 0.2, 0.3, 0.4, 0.3], &[2], &[0, 3, 4]).unwrap();
+        let ranks = Matches::among(&[0.1, 0.2, 0.3, 0.4, 0.3], &[2], &[0, 3, 4]).ranks.unwrap();
         assert_eq!(ranks.ranks(), [2]);
     }
 
     #[test]
     fn a_wrong_item_at_the_same_distance_comes_first() {
-        assert_eq!(MatchRanks::from_distances(&[0.3; 6], &[0, 1], &[]).unwrap().ranks(), [5, 6]);
-        assert_eq!(MatchRanks::from_distances(&[f32::INFINITY; 3], &[0], &[]).unwrap().ranks(), [3]);
+        assert_eq!(Matches::among(&[0.3; 6], &[0, 1], &[]).ranks.unwrap().ranks(), [5, 6]);
+        assert_eq!(Matches::among(&[f32::INFINITY; 3], &[0], &[]).ranks.unwrap().ranks(), [3]);
     }
 
     #[test]
     fn ranks_without_a_match_or_out_of_order_are_none() {
-        assert_eq!(MatchRanks::from_distances(&[0.1], &[], &[0]), None);
+        assert_eq!(Matches::among(&[0.1], &[], &[0]).ranks, None);
         assert!(
             [vec![], vec![0, 1], vec![2, 2], vec![3, 1]].into_iter().all(|r| MatchRanks::new(r).is_none())
         );

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::search::for_each_query;
+use super::ranking::Matches;
+use super::search::matches;
 use super::{
     MatchRanks, Metric, Relevance, RetrievalError, average_precision, found_within, inverse_negative_penalty,
     recall_at,
@@ -79,13 +80,15 @@ pub fn evaluate(
             return Err(RetrievalError::Judged { side, judged, found });
         }
     }
-    let per_query = for_each_query(queries, gallery, metric, |query, distances| {
-        let (matches, excluded) = (relevance.matches(query), relevance.excluded(query));
-        let mut match_distances: Vec<f32> = matches.iter().map(|item| distances[*item]).collect();
-        match_distances.sort_unstable_by(f32::total_cmp);
-        let ranks = MatchRanks::from_distances(distances, matches, excluded);
-        QueryResult { average_precision: ranks.as_ref().map(average_precision), ranks, match_distances }
-    })?;
+    let matches = matches(queries, gallery, relevance, metric)?;
+    let per_query: Vec<QueryResult> = matches
+        .into_iter()
+        .map(|Matches { ranks, distances }| QueryResult {
+            average_precision: ranks.as_ref().map(average_precision),
+            ranks,
+            match_distances: distances,
+        })
+        .collect();
     let scores = average(&per_query)?;
     Ok(Evaluation { scores, per_query })
 }

@@ -12,7 +12,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 use waylay_conv::PackedRows;
 
-use super::{Metric, RetrievalError, nearest};
+use super::ranking::Matches;
+use super::{Metric, Relevance, RetrievalError, nearest};
 use crate::target::Embeddings;
 
 /// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
@@ -125,26 +126,34 @@ pub fn top_k(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// What `judge` makes of each query's index and its distances to the whole gallery, in the order of the queries.
-/// Holds a tile of distances per thread, never the whole matrix.
-pub(super) fn for_each_query<T: Send>(
+/// The matches of each query. Holds a tile of distances per thread, never the whole matrix; where it is quicker, pairs are measured
+/// only where bounds leave it open whether they are nearer than a match.
+pub(super) fn matches(
     queries: &Embeddings,
     gallery: &Embeddings,
+    relevance: &Relevance,
     metric: Metric,
-    judge: impl Fn(usize, &[f32]) -> T + Sync,
-) -> Result<Vec<T>, RetrievalError> {
-    let pair = Pair::new(queries, gallery, metric)?;
-    let count = pair.gallery.count();
-    let tiles: Vec<Vec<T>> = pair
-        .query_tiles(QUERY_TILE.min((1 << 23) / count).max(8))
-        .into_par_iter()
-        .map(|rows| {
-            let mut block = vec![0.0; rows.len() * count];
-            pair.fill(rows.start, &mut block);
-            rows.zip(block.chunks_exact(count)).map(|(query, row)| judge(query, row)).collect()
-        })
-        .collect();
-    Ok(tiles.into_iter().flatten().collect())
+) -> Result<Vec<Matches>, RetrievalError> {
+    check_dimensions(queries, gallery)?;
+    let dim = gallery.dim();
+    let (queries, gallery) = (comparable(queries, metric), comparable(gallery, metric));
+    let known = |query: usize| [relevance.matches(query), relevance.excluded(query)];
+    let mut found = nearest::matches(&queries, &gallery, dim, metric, known);
+    let left: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
+    if !left.is_empty() {
+        let mut pair = Pair::of(queries, gallery, dim, metric);
+        if left.len() < found.len() {
+            pair.queries = pair.queries.pick(&left);
+        }
+        let matches = pair.for_each_query(|place, distances| {
+            let [matches, excluded] = known(left[place]);
+            Matches::among(distances, matches, excluded)
+        });
+        for (query, matches) in left.into_iter().zip(matches) {
+            found[query] = Some(matches);
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Adds to `nearest`, the `k` best so far, what is nearer among `distances` of gallery items from `start`.
@@ -267,6 +276,21 @@ impl<'a> Pair<'a> {
                     keep_nearest(&mut nearest[row], k, start, distances)
                 });
                 nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
+            })
+            .collect();
+        tiles.into_iter().flatten().collect()
+    }
+
+    /// What `judge` makes of each query's index and its distances to the whole gallery, in the order of the queries.
+    fn for_each_query<T: Send>(&self, judge: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
+        let count = self.gallery.count();
+        let tiles: Vec<Vec<T>> = self
+            .query_tiles(QUERY_TILE.min((1 << 23) / count).max(8))
+            .into_par_iter()
+            .map(|rows| {
+                let mut block = vec![0.0; rows.len() * count];
+                self.fill(rows.start, &mut block);
+                rows.zip(block.chunks_exact(count)).map(|(query, row)| judge(query, row)).collect()
             })
             .collect();
         tiles.into_iter().flatten().collect()

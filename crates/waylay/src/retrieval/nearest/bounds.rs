@@ -21,7 +21,8 @@
 //!   `4 |q| |g|` for cosine.
 //!
 //! Together they stay below `2 n + 128` units of `(|q| + |g|)²`, respectively `|q| |g|`, with room for the second
-//! order. Underflow loses at most 2^-149 in each of a few operations per column, less than `TINY` for every dimension that
+//! order. Dot products of 16-bit integers are summed in f32 in part, off by at most `D / 64 + 2` units of `|q'| |g'|` and, twice,
+//! less than `n` units more. Underflow loses at most 2^-149 in each of a few operations per column, less than `TINY` for every dimension that
 //! is filtered.
 
 use waylay_conv::nearest::{QueryBound, RowBound, RowStatistics, rounding_depth};
@@ -45,9 +46,18 @@ pub(super) struct Slack {
 }
 
 impl Slack {
-    /// The bounds for rows less `centre`.
+    /// The bounds for rows of 8 bits, less `centre`.
     pub(super) fn new(metric: Metric, centre: &[f32]) -> Self {
-        let rounding = (2 * rounding_depth(centre.len()) + 128) as f32 * UNIT;
+        Self::of(metric, centre, 2 * rounding_depth(centre.len()) + 128)
+    }
+
+    /// The bounds for rows of 16 bits, less `centre`.
+    pub(super) fn fine(metric: Metric, centre: &[f32]) -> Self {
+        Self::of(metric, centre, 3 * rounding_depth(centre.len()) + 128)
+    }
+
+    fn of(metric: Metric, centre: &[f32], units: usize) -> Self {
+        let rounding = units as f32 * UNIT;
         let (square, shift) = match metric {
             Metric::Euclidean => (rounding, 0.0),
             Metric::Cosine => (0.0, upper_norm(centre)),

@@ -53,7 +53,7 @@ impl Search<'_> {
             let statistics = rounded.statistics();
             largest = statistics.iter().fold(largest, |most, row| most.max(row.largest));
             let first_row = section * section_panels * PANEL_ROWS;
-            let bounds = RowBounds::new(first_row, statistics.iter().map(|row| slack.row(row)));
+            let bounds = RowBounds::new(first_row, PANEL_ROWS, statistics.iter().map(|row| slack.row(row)));
             pools.par_iter_mut().with_max_len(1).enumerate().for_each(|(task, pools)| {
                 let panels = tasks.share(task, rounded.panel_count());
                 filter_panels(&blocks[task / tasks.ranges], &rounded, panels, &bounds, pools);

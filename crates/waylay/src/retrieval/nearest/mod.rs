@@ -10,6 +10,7 @@ mod bounds;
 mod centre;
 mod exhaustive;
 mod filter;
+mod matches;
 mod pool;
 mod refine;
 mod tasks;
@@ -22,6 +23,7 @@ use waylay_conv::nearest::{LARGEST_DIMENSION, is_accelerated};
 use super::Metric;
 use super::search::{Hit, is_harmless, largest};
 use centre::centre;
+pub(super) use matches::matches;
 use pool::Pool;
 use refine::distance_and_index;
 
@@ -107,8 +109,14 @@ pub(super) fn top_k(
 
 impl<'a> Gallery<'a> {
     fn new(rows: &'a [f32], dimension: usize, method: Method) -> Self {
-        let centre = (method == Method::Filter).then(|| centre(rows, dimension));
-        Self { rows, dimension, centre }
+        match method {
+            Method::Filter => Self::centred(rows, dimension),
+            Method::Exhaustive => Self { rows, dimension, centre: None },
+        }
+    }
+
+    fn centred(rows: &'a [f32], dimension: usize) -> Self {
+        Self { rows, dimension, centre: Some(centre(rows, dimension)) }
     }
 
     fn row_count(&self) -> usize {
@@ -144,7 +152,7 @@ impl Search<'_> {
         let found = pools
             .into_par_iter()
             .zip(queries.par_chunks(self.gallery.dimension))
-            .map(|(pools, query)| Some(hits(&self.refine(query, Pool::merge(pools, self.k)?, centre))))
+            .map(|(pools, query)| Some(hits(&self.refine(query, Pool::merge(pools, self.k)?))))
             .collect();
         (found, largest)
     }

@@ -3,7 +3,7 @@
 use waylay_conv::nearest::{ROWS_AT_ONCE, dot_products, prefetch, squared_distances};
 
 use super::pool::Pool;
-use super::{Metric, Search};
+use super::{Gallery, Metric, Search};
 
 /// Distance and index in one number that sorts by distance, then by index.
 pub(super) fn key(distance: f32, index: usize) -> u64 {
@@ -30,7 +30,7 @@ pub(super) fn keep_smallest(keys: &mut Vec<u64>, k: usize) {
 impl Search<'_> {
     /// The sorted keys of the nearest candidates. The k that look nearest are measured first; their largest distance rules
     /// out most of the others.
-    pub(super) fn refine(&self, query: &[f32], pool: Pool, centre: &[f32]) -> Vec<u64> {
+    pub(super) fn refine(&self, query: &[f32], pool: Pool) -> Vec<u64> {
         let candidates = &pool.candidates;
         let bounds = candidates.lowers().iter().zip(candidates.uppers()).enumerate();
         let mut places: Vec<u64> = bounds.map(|(place, (lower, upper))| key(lower + upper, place)).collect();
@@ -43,7 +43,8 @@ impl Search<'_> {
         let mut keys = Vec::with_capacity(places.len() + ROWS_AT_ONCE);
         self.measure(query, &nearest, &mut keys);
         let farthest = keys.iter().max().map_or(f32::INFINITY, |&key| distance_and_index(key).0);
-        let threshold = self.scan_distance(query, farthest, centre) + f64::from(pool.query_width);
+        let [_, farthest] = self.gallery.scan_place(self.metric, query).of(farthest);
+        let threshold = farthest + f64::from(pool.query_width);
         let others: Vec<u32> = others
             .iter()
             .map(place)
@@ -58,37 +59,96 @@ impl Search<'_> {
 
     /// The distances between a query and some rows, by index. None is NaN or negative.
     pub(super) fn distances(&self, query: &[f32], rows: [usize; ROWS_AT_ONCE]) -> [f32; ROWS_AT_ONCE] {
-        let rows = rows.map(|row| self.gallery.row(row));
-        match self.metric {
+        self.gallery.distances(self.metric, query, rows)
+    }
+
+    /// Appends the keys of some rows.
+    fn measure(&self, query: &[f32], indices: &[u32], keys: &mut Vec<u64>) {
+        let rows: Vec<usize> = indices.iter().map(|&index| index as usize).collect();
+        self.gallery
+            .measure(self.metric, query, &rows, |place, distance| keys.push(key(distance, rows[place])));
+    }
+}
+
+impl Gallery<'_> {
+    /// The distances between a query and some rows, by index. None is NaN or negative.
+    fn distances<const N: usize>(&self, metric: Metric, query: &[f32], rows: [usize; N]) -> [f32; N] {
+        let rows = rows.map(|row| self.row(row));
+        match metric {
             Metric::Euclidean => squared_distances(query, rows).map(f32::sqrt),
             Metric::Cosine => dot_products(query, rows).map(|product| (1.0 - product).clamp(0.0, 2.0)),
         }
     }
 
-    /// Appends the keys of some rows. Each group of rows is fetched from memory while the one before is measured.
-    fn measure(&self, query: &[f32], indices: &[u32], keys: &mut Vec<u64>) {
-        let mut groups = indices.chunks(ROWS_AT_ONCE).peekable();
-        while let Some(group) = groups.next() {
-            for &index in groups.peek().copied().unwrap_or_default() {
-                prefetch(self.gallery.row(index as usize));
+    /// Calls `see` with the place and the distance of each of some rows. Each group of rows is fetched from memory while the one
+    /// before is measured.
+    pub(super) fn measure(
+        &self,
+        metric: Metric,
+        query: &[f32],
+        rows: &[usize],
+        mut see: impl FnMut(usize, f32),
+    ) {
+        let (groups, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+        for (index, group) in groups.iter().enumerate() {
+            if rows.len() > 64 {
+                groups
+                    .get(index + 1)
+                    .map_or(rest, |next| next)
+                    .iter()
+                    .for_each(|&row| prefetch(self.row(row)));
             }
-            // The last group may be short: its first row stands in for the missing ones.
-            let rows = std::array::from_fn(|place| *group.get(place).unwrap_or(&group[0]) as usize);
-            let found = self.distances(query, rows).into_iter().zip(rows).take(group.len());
-            keys.extend(found.map(|(distance, row)| key(distance, row)));
+            let found = self.distances(metric, query, *group);
+            (index * ROWS_AT_ONCE..).zip(found).for_each(|(place, distance)| see(place, distance));
+        }
+        let mut see_all =
+            |found: &[f32]| (rows.len() - rest.len()..).zip(found).for_each(|(place, d)| see(place, *d));
+        match *rest {
+            [a, b, c] => see_all(&self.distances(metric, query, [a, b, c])),
+            [a, b] => see_all(&self.distances(metric, query, [a, b])),
+            [a] => see_all(&self.distances(metric, query, [a])),
+            _ => {}
         }
     }
 
-    /// A distance in the terms of the scan: squared and less `|q - c|²`, respectively less 1 and plus `q · c`. Never less than
-    /// exact: an f64 sum of up to 2^16 terms is off by at most 2^-36 of the sum of their magnitudes.
-    fn scan_distance(&self, query: &[f32], distance: f32, centre: &[f32]) -> f64 {
-        let pairs = query.iter().zip(centre).map(|(&q, &c)| (f64::from(q), f64::from(c)));
-        let distance = f64::from(distance);
-        match self.metric {
+    /// Where distances of a query lie in the terms of the scan.
+    pub(super) fn scan_place(&self, metric: Metric, query: &[f32]) -> ScanPlace {
+        let pairs = query.iter().zip(self.centre.as_deref().unwrap_or_default());
+        let pairs = pairs.map(|(&q, &c)| (f64::from(q), f64::from(c)));
+        match metric {
             Metric::Euclidean => {
-                distance * distance - pairs.map(|(q, c)| (q - c) * (q - c)).sum::<f64>() * (1.0 - 1e-9)
+                let own = pairs.map(|(q, c)| (q - c) * (q - c)).sum();
+                ScanPlace { metric, own, magnitude: own }
             }
-            Metric::Cosine => distance - 1.0 + pairs.map(|(q, c)| q * c + (q * c).abs() * 1e-9).sum::<f64>(),
+            Metric::Cosine => {
+                let add = |(own, magnitude): (f64, f64), (q, c): (f64, f64)| {
+                    (own + q * c, magnitude + (q * c).abs())
+                };
+                let (own, magnitude) = pairs.fold((0.0, 0.0), add);
+                ScanPlace { metric, own, magnitude }
+            }
         }
+    }
+}
+
+/// What makes a distance of a query squared and less `|q - c|²`, respectively less 1 and plus `q · c`.
+pub(super) struct ScanPlace {
+    metric: Metric,
+    own: f64,
+    /// The sum of the magnitudes of what `own` is the sum of.
+    magnitude: f64,
+}
+
+impl ScanPlace {
+    /// Bounds of a distance in the terms of the scan: an f64 sum of up to 2^16 terms is off by at most 2^-36 of the sum of their
+    /// magnitudes.
+    pub(super) fn of(&self, distance: f32) -> [f64; 2] {
+        let distance = f64::from(distance);
+        let place = match self.metric {
+            Metric::Euclidean => distance * distance - self.own,
+            Metric::Cosine => distance - 1.0 + self.own,
+        };
+        let slack = 1e-9 * self.magnitude;
+        [place - slack, place + slack]
     }
 }

@@ -2,8 +2,9 @@
 
 use waylay_conv::nearest::ROWS_AT_ONCE;
 
+use super::super::ranking::Matches;
 use super::super::search::comparable;
-use super::super::{distances, top_k};
+use super::super::{Relevance, distances, evaluate, top_k};
 use super::*;
 use crate::target::Embeddings;
 
@@ -59,6 +60,75 @@ fn check(what: &str, queries: &[f32], rows: &[f32], dimension: usize, k: usize) 
             let expected = expected.get_or_insert_with(|| sorted(&search, &queries));
             let found: Vec<_> = search.run(&queries).0.into_iter().flatten().collect();
             assert!(found == *expected, "{what}: {metric} {method:?}, {dimension} dimensions, k = {k}");
+        }
+        check_matches(what, &queries, &rows, dimension, metric);
+    }
+}
+
+/// Compares the ranks and distances of some items as matches with those among all distances.
+fn check_matches(what: &str, queries: &[f32], rows: &[f32], dimension: usize, metric: Metric) {
+    let (query_count, row_count) = (queries.len() / dimension, rows.len() / dimension);
+    let mut random = Random(row_count as u64);
+    let known: Vec<[Vec<usize>; 2]> = (0..query_count)
+        .map(|query| {
+            let mut items: Vec<usize> = (0..query % 9).map(|_| random.below(row_count)).collect();
+            items.sort_unstable();
+            items.dedup();
+            let excluded = items.split_off(items.len() * 2 / 3);
+            [items, excluded]
+        })
+        .collect();
+    let known = |query: usize| known[query].each_ref().map(Vec::as_slice);
+    let search = matches::Search { gallery: Gallery::centred(rows, dimension), metric, known };
+    let all: Vec<usize> = (0..row_count).collect();
+    let found = search.batch(0, queries);
+    assert_eq!(found.len(), query_count);
+    for (index, (query, found)) in queries.chunks(dimension).zip(found).enumerate() {
+        let [items, excluded] = known(index);
+        let mut distances = Vec::with_capacity(row_count);
+        search.gallery.measure(metric, query, &all, |_, distance| distances.push(distance));
+        let expected = Matches::among(&distances, items, excluded);
+        // Given up is only what leaves much open.
+        let found = found.unwrap_or_else(|| {
+            assert!(row_count > 4096, "{what}: query {index} was given up");
+            expected.clone()
+        });
+        assert!(found == expected, "{what}: {metric}, {dimension} dimensions: {found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn an_evaluation_by_bounds_gives_the_ranks_of_all_distances() {
+    let (dimension, people) = (512, 300);
+    let mut random = Random(9);
+    let centres = random.values(people * dimension);
+    let mut images = |count: usize| {
+        let noise = random.values(count * dimension);
+        let pairs = noise.iter().enumerate();
+        Embeddings::new(dimension, pairs.map(|(i, noise)| centres[i % centres.len()] + noise).collect())
+            .unwrap()
+    };
+    let (queries, gallery) = (images(130), images(9000));
+    let named = |count: usize| (0..count).map(|i| (i % people).to_string()).collect::<Vec<_>>();
+    let cameras = |count: usize| (0..count).map(|i| Some((i / people % 5) as u32)).collect::<Vec<_>>();
+    let relevance =
+        Relevance::with_cameras(&named(130), &cameras(130), &named(9000), &cameras(9000)).unwrap();
+    let known = |query: usize| [relevance.matches(query), relevance.excluded(query)];
+    for metric in METRICS {
+        let values = |embeddings| comparable(embeddings, metric);
+        let found = matches(&values(&queries), &values(&gallery), dimension, metric, known);
+        assert!(
+            found.iter().all(|found| found.is_some() == is_accelerated()),
+            "{metric}: a query was given up"
+        );
+        let (evaluation, distances) = (
+            evaluate(&queries, &gallery, &relevance, metric).unwrap(),
+            distances(&queries, &gallery, metric).unwrap(),
+        );
+        for (query, found) in evaluation.per_query.iter().enumerate() {
+            let [items, excluded] = known(query);
+            let expected = Matches::among(distances.row(query), items, excluded);
+            assert_eq!(found.ranks, expected.ranks, "{metric}, query {query}");
         }
     }
 }

@@ -1,0 +1,252 @@
+//! Rows rounded to 16 bits with one scale per row, and their dot products, tile by tile: on AVX-512 VNNI, or else in plain Rust,
+//! which gives the very same numbers.
+//!
+//! Products are summed in 32 bits over stretches of [`STRETCH`] columns, where they cannot overflow, as the rows are rounded such
+//! that by Cauchy-Schwarz no sum reaches 2^31; and over the stretches in f32.
+
+use rayon::prelude::*;
+
+use super::rounding::{RowStatistics, STRETCH, round_row_finely};
+
+/// Queries in one tile of dot products.
+pub const FINE_TILE_QUERIES: usize = 8;
+/// Gallery rows in one tile of dot products, and in one panel of [`FineGallery`].
+pub const FINE_PANEL_ROWS: usize = 48;
+/// Columns that one 32-bit lane multiplies at once.
+const PAIR: usize = 2;
+/// Steps of two columns that a stretch has.
+const STEPS: usize = STRETCH / PAIR;
+
+/// Dot products of one tile, `[FINE_TILE_QUERIES, FINE_PANEL_ROWS]`.
+pub type FineTile = [f32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+
+/// Two neighbouring columns of a row.
+type Cell = [i16; PAIR];
+
+/// A gallery `[rows, dimension]`, rounded: two bytes per value, rows padded to whole panels, of [`FINE_PANEL_ROWS`].
+pub struct FineGallery(Rounded);
+
+/// Queries `[rows, dimension]`, rounded: two bytes per value, rows padded to whole tiles, of [`FINE_TILE_QUERIES`].
+pub struct FineQueries(Rounded);
+
+impl FineGallery {
+    /// Rounds `rows` `[R, D]`, row-major and finite, less `centre` `[D]`, in parallel.
+    ///
+    /// # Panics
+    /// If `D` is 0, or does not divide the length of `rows`.
+    pub fn new(rows: &[f32], centre: &[f32]) -> Self {
+        Self(Rounded::new(rows, centre, FINE_PANEL_ROWS))
+    }
+
+    /// How many panels there are; the last one may have rows to spare.
+    pub fn panel_count(&self) -> usize {
+        self.0.statistics.len().div_ceil(FINE_PANEL_ROWS)
+    }
+
+    /// One entry per row.
+    pub fn statistics(&self) -> &[RowStatistics] {
+        &self.0.statistics
+    }
+}
+
+impl FineQueries {
+    /// Rounds `rows` `[R, D]`, row-major and finite, less `centre` `[D]`, in parallel.
+    ///
+    /// # Panics
+    /// If `D` is 0, or does not divide the length of `rows`.
+    pub fn new(rows: &[f32], centre: &[f32]) -> Self {
+        Self(Rounded::new(rows, centre, FINE_TILE_QUERIES))
+    }
+
+    /// One entry per query.
+    pub fn statistics(&self) -> &[RowStatistics] {
+        &self.0.statistics
+    }
+}
+
+/// Rows in groups, `[groups, pairs of columns, rows of a group]`.
+struct Rounded {
+    cells: Vec<Cell>,
+    /// Cells of a group.
+    size: usize,
+    statistics: Vec<RowStatistics>,
+}
+
+impl Rounded {
+    fn new(rows: &[f32], centre: &[f32], group: usize) -> Self {
+        let dimension = centre.len();
+        assert!(dimension > 0 && rows.len().is_multiple_of(dimension), "rows of {dimension} values");
+        let (count, pairs) = (rows.len() / dimension, dimension.div_ceil(PAIR));
+        let size = pairs * group;
+        let mut cells = vec![[0; PAIR]; count.div_ceil(group) * size];
+        let mut statistics = vec![RowStatistics::default(); count];
+        cells
+            .par_chunks_mut(size)
+            .zip(rows.par_chunks(group * dimension))
+            .zip(statistics.par_chunks_mut(group))
+            .for_each_init(
+                || vec![0; pairs * PAIR],
+                |line, ((cells, rows), statistics)| {
+                    for (place, (row, statistics)) in rows.chunks(dimension).zip(statistics).enumerate() {
+                        *statistics = round_row_finely(row, centre, line);
+                        let places = cells[place..].iter_mut().step_by(group);
+                        places.zip(line.as_chunks::<PAIR>().0).for_each(|(cell, pair)| *cell = *pair);
+                    }
+                },
+            );
+        Self { cells, size, statistics }
+    }
+
+    fn group(&self, index: usize) -> &[Cell] {
+        &self.cells[index * self.size..][..self.size]
+    }
+}
+
+/// The integers' dot products of one tile of queries with one panel of the gallery, written to `products`: off by at most
+/// `D / 64 + 2` units of the product of the integers' norms. Places that stand for no row or no query get values without meaning.
+///
+/// # Panics
+/// If queries and gallery are not of the same dimension, or there is no such tile or panel.
+pub fn fine_dot_tile(
+    queries: &FineQueries,
+    tile: usize,
+    gallery: &FineGallery,
+    panel: usize,
+    products: &mut FineTile,
+) {
+    let (queries, panel) = (queries.0.group(tile), gallery.0.group(panel));
+    assert_eq!(
+        queries.len() * FINE_PANEL_ROWS,
+        panel.len() * FINE_TILE_QUERIES,
+        "queries and gallery must be equally long"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if super::is_accelerated() {
+        // SAFETY: the processor has the three features that the function is compiled for.
+        unsafe { vnni::dot_tile(queries, panel, products) };
+        return;
+    }
+    dot_tile_in_plain_rust(queries, panel, products);
+}
+
+fn dot_tile_in_plain_rust(queries: &[Cell], panel: &[Cell], products: &mut FineTile) {
+    products.fill(0.0);
+    let stretches = queries.chunks(STEPS * FINE_TILE_QUERIES).zip(panel.chunks(STEPS * FINE_PANEL_ROWS));
+    for (queries, panel) in stretches {
+        let mut sums = [0_i32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+        for (queries, rows) in queries.chunks(FINE_TILE_QUERIES).zip(panel.chunks(FINE_PANEL_ROWS)) {
+            for (sums, query) in sums.chunks_mut(FINE_PANEL_ROWS).zip(queries) {
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    *sum += query.iter().zip(row).map(|(q, g)| i32::from(*q) * i32::from(*g)).sum::<i32>();
+                }
+            }
+        }
+        products.iter_mut().zip(sums).for_each(|(product, sum)| *product += sum as f32);
+    }
+}
+
+/// The tile on AVX-512 VNNI: 8 x 3 accumulators of 16 lanes, 3 registers of gallery rows, and one of a query's two columns,
+/// broadcast.
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use super::{Cell, FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineTile, STEPS};
+    use std::arch::x86_64::*;
+
+    const REGISTER_LANES: usize = 16;
+    const REGISTERS: usize = FINE_PANEL_ROWS / REGISTER_LANES;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn dot_tile(queries: &[Cell], panel: &[Cell], products: &mut FineTile) {
+        let queries = queries.as_chunks::<FINE_TILE_QUERIES>().0;
+        let panel = panel.as_chunks::<FINE_PANEL_ROWS>().0;
+        let targets = products.as_chunks_mut::<REGISTER_LANES>().0;
+        for (stretch, (queries, panel)) in queries.chunks(STEPS).zip(panel.chunks(STEPS)).enumerate() {
+            let mut sums = [[_mm512_setzero_si512(); REGISTERS]; FINE_TILE_QUERIES];
+            for (queries, row) in queries.iter().zip(panel) {
+                let row = row.as_chunks::<REGISTER_LANES>().0;
+                // SAFETY: each is 16 cells of 4 bytes.
+                let rows: [__m512i; REGISTERS] =
+                    std::array::from_fn(|place| unsafe { _mm512_loadu_si512(row[place].as_ptr().cast()) });
+                // By their numbers: only then do the sums stay in registers from one stretch to the next.
+                for query in 0..FINE_TILE_QUERIES {
+                    // SAFETY: this is two integers of 2 bytes.
+                    let cell = unsafe { queries[query].as_ptr().cast::<i32>().read_unaligned() };
+                    let cell = _mm512_set1_epi32(cell);
+                    for place in 0..REGISTERS {
+                        sums[query][place] = _mm512_dpwssd_epi32(sums[query][place], rows[place], cell);
+                    }
+                }
+            }
+            for query in 0..FINE_TILE_QUERIES {
+                for place in 0..REGISTERS {
+                    let target = targets[query * REGISTERS + place].as_mut_ptr();
+                    // SAFETY: `target` is 16 numbers of 4 bytes.
+                    unsafe {
+                        let before = if stretch == 0 { _mm512_setzero_ps() } else { _mm512_loadu_ps(target) };
+                        _mm512_storeu_ps(
+                            target,
+                            _mm512_add_ps(before, _mm512_cvtepi32_ps(sums[query][place])),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nearest::noise;
+
+    #[test]
+    fn tiles_agree_with_plain_loops_and_with_the_rows() {
+        for dimension in [1, 2, 63, 64, 65, 129, 2048] {
+            let origin = vec![0.0; dimension];
+            let (q, g) = (noise(11 * dimension, 1), noise(50 * dimension, 2));
+            let (queries, gallery) = (FineQueries::new(&q, &origin), FineGallery::new(&g, &origin));
+            assert_eq!((queries.statistics().len(), gallery.panel_count()), (11, 2));
+            for (tile, panel) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let (mut fast, mut plain) = ([1.0; _], [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS]);
+                fine_dot_tile(&queries, tile, &gallery, panel, &mut fast);
+                dot_tile_in_plain_rust(queries.0.group(tile), gallery.0.group(panel), &mut plain);
+                assert_eq!(fast, plain, "{dimension}");
+                for (place, product) in fast.into_iter().enumerate() {
+                    let query = tile * FINE_TILE_QUERIES + place / FINE_PANEL_ROWS;
+                    let row = panel * FINE_PANEL_ROWS + place % FINE_PANEL_ROWS;
+                    if query >= 11 || row >= 50 {
+                        continue;
+                    }
+                    let pairs = q[query * dimension..].iter().zip(&g[row * dimension..]).take(dimension);
+                    let exact: f64 = pairs.map(|(q, g)| f64::from(*q) * f64::from(*g)).sum();
+                    let (query, row) = (&queries.statistics()[query], &gallery.statistics()[row]);
+                    let found = f64::from(product) * f64::from(query.scale) * f64::from(row.scale);
+                    let unit = f64::from(f32::EPSILON) / 2.0 * (dimension as f64 / 64.0 + 2.0);
+                    let norm = f64::from(query.norm + query.residual);
+                    let bound = f64::from(query.residual * row.norm) + norm * f64::from(row.residual);
+                    let bound = bound + unit * norm * f64::from(row.norm + row.residual);
+                    assert!((found - exact).abs() <= bound * (1.0 + 1e-6), "{dimension}: {found} {exact}");
+                    assert!(dimension < 64 || bound < 2e-4 * norm * f64::from(row.norm), "{dimension}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_dot_products_do_not_overflow() {
+        let dimension = 3 * STRETCH;
+        for (length, sign) in [(1, 1.0), (STRETCH, 1.0), (dimension, -1.0)] {
+            let row: Vec<f32> =
+                (0..dimension).map(|column| if column < length { 7.0 } else { 0.0 }).collect();
+            let other: Vec<f32> = row.iter().map(|value| value * sign).collect();
+            let origin = vec![0.0; dimension];
+            let (queries, gallery) = (FineQueries::new(&row, &origin), FineGallery::new(&other, &origin));
+            let mut tile = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+            fine_dot_tile(&queries, 0, &gallery, 0, &mut tile);
+            let found = tile[0] * queries.statistics()[0].scale * gallery.statistics()[0].scale;
+            let exact = 49.0 * length as f32 * sign;
+            assert!((found - exact).abs() < 2e-4 * exact.abs(), "{found} {exact}");
+            assert!(tile[0].abs() > 1e9 * length.div_ceil(STRETCH) as f32, "{}", tile[0]);
+        }
+    }
+}
