@@ -208,6 +208,13 @@ def main():
         print(f"{front} {times[2:]}", flush=True)
         save(options, rows)
     print(f"\nBatch {options.batch}, {options.threads} threads, milliseconds per image, medians of {options.rounds} rounds.")
+    timed = [row for row in rows if "waylay" in row]
+    for name, peer, ours in [("onnxruntime", "onnxruntime", "waylay"), ("PyTorch", "torch", "waylay"),
+                             ("PyTorch with gradient", "torch_gradient", "waylay_gradient")]:
+        ratios = [row[peer] / row[ours] for row in timed]
+        if ratios:
+            faster = sum(ratio > 1 for ratio in ratios)
+            print(f"Faster than {name}: {faster} of {len(ratios)}, median ratio {statistics.median(ratios):.2f}.")
 
 
 def compared(path, name, options):

@@ -21,9 +21,9 @@
 //!   `4 |q| |g|` for cosine.
 //!
 //! Together they stay below `2 n + 128` units of `(|q| + |g|)²`, respectively `|q| |g|`, with room for the second
-//! order. Dot products of 16-bit integers are summed in f32 in part, off by at most `D / 64 + 2` units of `|q'| |g'|` and, twice,
-//! less than `n` units more. Underflow loses at most 2^-149 in each of a few operations per column, less than `TINY` for every dimension that
-//! is filtered.
+//! order. Dot products of 16-bit integers are summed in f32 in the end, which is off by at most `D / 64 + 2` units of
+//! `|q'| |g'|`, less than `n`: bounds for them have `n` units more. Underflow loses at most 2^-149 in each of a few operations
+//! per column, less than `TINY` for every dimension that is filtered.
 
 use waylay_conv::nearest::{QueryBound, RowBound, RowStatistics, rounding_depth};
 

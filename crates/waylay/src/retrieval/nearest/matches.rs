@@ -158,7 +158,7 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let [matches, excluded] = (self.known)(query);
         let measure = |items: &[usize]| {
             let mut found = Vec::with_capacity(items.len());
-            self.gallery.measure(self.metric, row, items, |_, distance| found.push(distance));
+            self.gallery.measure(self.metric, row, items, true, |_, distance| found.push(distance));
             found
         };
         let mut distances = measure(matches);
@@ -227,7 +227,7 @@ impl Block<'_> {
             if !asked.given_up {
                 let Asked { limits, distances, open, .. } = asked;
                 let items: Vec<usize> = open.iter().map(|row| row.index as usize).collect();
-                gallery.measure(metric, row, &items, |place, distance| {
+                gallery.measure(metric, row, &items, false, |place, distance| {
                     limits.settle(open[place], |limit| distance <= distances[limit]);
                 });
             }

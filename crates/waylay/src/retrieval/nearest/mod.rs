@@ -5,6 +5,8 @@
 //! (`bounds.rs`). The k-th smallest upper bound seen so far is a threshold that no lower bound of a true neighbour exceeds.
 //! Refine: the pairs left get their distance, summed in a fixed order. Queries that too many pairs are left for, as where
 //! many embeddings nearly coincide, are given back. With few queries, all pairs get their distance.
+//!
+//! And, by the same means, the ranks of a query's matches (`matches.rs`).
 
 mod bounds;
 mod centre;
