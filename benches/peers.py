@@ -8,8 +8,9 @@ Each round runs waylay and the peer one after the other, each alone in a process
 rounds of medians over the runs of a process, memory is the process's peak. Ratios are the peer's over ours: above 1, waylay
 is faster, or smaller. Networks have random weights; the mathematics, the batch and the threads are the same; float32.
 
-Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid` and `trained`, where the table says
-whether torchreid's Cython evaluator was there: it is not in the package, and has to be built from torchreid's repository.
+Needs torch, torchvision, onnx, numpy; faiss-cpu for `search`; torchreid (its files suffice) for `reid` and `trained`,
+where the table says whether torchreid's Cython evaluator was there: it is not in the package, and has to be built from
+torchreid's repository.
 """
 
 import argparse

@@ -309,9 +309,8 @@ fn search(runs: usize) -> Outcome<[f64; 3]> {
     })
 }
 
-/// The size of Market-1501: 750 identities, 6 cameras.
-/// Embeddings as a trained network's: `factors` that tell 750 people apart, and as much that differs from image to image, seen through
-/// one random matrix and a rectifier. `person` says whose the images are.
+/// Embeddings as a trained network's: factors that tell 750 people apart, and nearly as much that differs from image to image, seen
+/// through one random matrix and a rectifier. `person` says whose the images are.
 fn trained(count: usize, dim: usize, person: impl Fn(usize) -> usize) -> Outcome<Embeddings> {
     const FACTORS: usize = 64;
     let device = Device::flex();
@@ -327,6 +326,7 @@ fn trained(count: usize, dim: usize, person: impl Fn(usize) -> usize) -> Outcome
     Ok(Embeddings::new(dim, values.into_data().iter::<f32>().collect())?)
 }
 
+/// The size of Market-1501: 750 identities, 6 cameras.
 fn reid(runs: usize, is_trained: bool) -> Outcome<[f64; 3]> {
     let person = |step: usize| move |image: usize| image * step % 750;
     let side = |count: usize, step: usize| {
