@@ -1,5 +1,9 @@
 //! The point that a gallery is measured from.
 
+use std::borrow::Cow;
+
+use super::Metric;
+
 /// How many rows, spread over the gallery, the centre is taken from.
 const SAMPLED_ROWS: usize = 256;
 /// The mean is used if it makes the rows shorter by this factor, on average of the sample.
@@ -20,6 +24,14 @@ pub(super) fn centre(rows: &[f32], dimension: usize) -> Vec<f32> {
     let origin = vec![0.0; dimension];
     let length = |from: &[f32]| sample.iter().map(|row| distance(row, from)).sum::<f64>();
     if length(&mean) < WORTHWHILE * length(&origin) { mean } else { origin }
+}
+
+/// The point that queries are measured from, for a gallery that is from `centre`: for cosine the gallery alone is moved.
+pub(super) fn query_centre(centre: &[f32], metric: Metric) -> Cow<'_, [f32]> {
+    match metric {
+        Metric::Euclidean => Cow::Borrowed(centre),
+        Metric::Cosine => Cow::Owned(vec![0.0; centre.len()]),
+    }
 }
 
 fn distance(row: &[f32], from: &[f32]) -> f64 {

@@ -3,7 +3,6 @@
 //! The gallery is rounded section by section, each of which meets all queries before the next one takes its place: the
 //! rounded gallery is never held whole.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -11,10 +10,11 @@ use waylay_conv::nearest::{
     PANEL_ROWS, QuantisedGallery, QuantisedQueries, RowBounds, TILE_QUERIES, dot_tile, scan,
 };
 
+use super::Search;
 use super::bounds::Slack;
+use super::centre::query_centre;
 use super::pool::{Pool, Pools};
 use super::tasks::Tasks;
-use super::{Metric, Search};
 
 /// A query is also given up only if more than one in this many rows is left: below that, distances one by one take less time
 /// than products with all rows.
@@ -27,10 +27,7 @@ impl Search<'_> {
     /// largest magnitude.
     pub(super) fn filter(&self, queries: &[f32], centre: &[f32]) -> (Vec<Vec<Option<Pool>>>, f32) {
         let slack = Slack::new(self.metric, centre);
-        let query_centre = match self.metric {
-            Metric::Euclidean => Cow::Borrowed(centre),
-            Metric::Cosine => Cow::Owned(vec![0.0; centre.len()]),
-        };
+        let query_centre = query_centre(centre, self.metric);
         let dimension = self.gallery.dimension;
         let panels = self.gallery.row_count().div_ceil(PANEL_ROWS);
         let tasks = Tasks::new(queries.len() / dimension, panels);

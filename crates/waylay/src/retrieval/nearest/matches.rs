@@ -3,8 +3,6 @@
 //! The matches' own distances are measured first. Then approximate dot products, of 16-bit integers, bound every distance
 //! (`bounds.rs`): most pairs lie certainly within such a distance or beyond it, and are counted; the others are measured.
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 use waylay_conv::nearest::{
     FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, LARGEST_DIMENSION, Limits, OpenRow,
@@ -12,6 +10,7 @@ use waylay_conv::nearest::{
 };
 
 use super::bounds::Slack;
+use super::centre::query_centre;
 use super::{BATCH_QUERIES, Gallery, Metric};
 use crate::retrieval::ranking::Matches;
 use crate::retrieval::search::{is_harmless, largest};
@@ -140,11 +139,7 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
 
     /// The queries `rows` of these numbers.
     fn block<'q>(&self, numbers: &[usize], rows: &'q [f32], slack: &Slack) -> Block<'q> {
-        let centre = match self.metric {
-            Metric::Euclidean => Cow::Borrowed(self.centre()),
-            Metric::Cosine => Cow::Owned(vec![0.0; self.gallery.dimension]),
-        };
-        let queries = FineQueries::new(rows, &centre);
+        let queries = FineQueries::new(rows, &query_centre(self.centre(), self.metric));
         let asked = numbers.iter().zip(rows.chunks(self.gallery.dimension)).zip(queries.statistics());
         let asked = asked.map(|((number, row), statistics)| {
             let width = f64::from(slack.query_width(statistics));
