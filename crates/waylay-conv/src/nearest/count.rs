@@ -3,33 +3,62 @@
 
 use super::fine::FINE_PANEL_ROWS;
 use super::scan::{GROUP_ROWS, QueryBound, RowBounds, RowGroup};
+use crate::simd::vectorised;
 
-/// A query's limits, ascending, in the terms of [`scan()`](super::scan()).
+/// A query's limits, ascending, in the terms of [`scan()`](super::scan()), and where rows stand among them.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// What a row's upper bound may be at most so that it is certainly within, and its lower bound so that it may be.
-    pairs: Vec<[f32; 2]>,
-    counts: Vec<u32>,
+    /// What a row's upper bound may be at most so that it is certainly within.
+    within: Vec<f32>,
+    /// What a row's lower bound may be at most so that it may be within.
+    near: Vec<f32>,
+    /// How many rows are certainly within each limit, but not within the one before.
+    rows: Vec<u32>,
 }
 
 impl Limits {
     /// Limits that are known to lie between two numbers each.
-    pub fn new(pairs: Vec<[f32; 2]>) -> Self {
-        let counts = vec![0; pairs.len()];
-        Self { pairs, counts }
+    pub fn new(limits: impl Iterator<Item = [f32; 2]>) -> Self {
+        let (within, near): (Vec<f32>, Vec<f32>) = limits.map(|[least, most]| (least, most)).unzip();
+        Self { rows: vec![0; within.len()], within, near }
     }
 
     /// How many rows were found to be within each limit.
-    pub fn counts(&self) -> &[u32] {
-        &self.counts
+    pub fn counts(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().scan(0, |sum, rows| {
+            *sum += *rows as usize;
+            Some(*sum)
+        })
     }
 
-    /// Adds an open row to the limits that it is within, as `is_within` says, the last ones: it counts for those already that its
-    /// upper bound is within.
-    pub fn settle(&mut self, row: OpenRow, is_within: impl Fn(usize) -> bool) {
-        let certain = self.pairs.partition_point(|[least, _]| *least < row.upper);
-        let uncertain = (0..certain).rev().take_while(|limit| is_within(*limit));
-        uncertain.for_each(|limit| self.counts[limit] += 1);
+    /// Moves an open row of which closer bounds are known. Whether it is still open.
+    pub fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f32; 2]) -> bool {
+        let place = below(&self.within, upper).min(row.place);
+        self.place(row, place);
+        self.may_be_before(place, lower)
+    }
+
+    /// Whether a row that is certainly within a limit alone may be within the one before.
+    fn may_be_before(&self, place: u32, lower: f32) -> bool {
+        place > 0 && lower <= self.near[place as usize - 1]
+    }
+
+    /// Moves an open row to the first of the limits that it is within, as `is_within` says: those before the one it stands at are
+    /// asked.
+    pub fn settle(&mut self, mut row: OpenRow, is_within: impl Fn(usize) -> bool) {
+        let uncertain = (0..row.place as usize).rev().take_while(|limit| is_within(*limit)).count();
+        let place = row.place - uncertain as u32;
+        self.place(&mut row, place);
+    }
+
+    fn place(&mut self, row: &mut OpenRow, place: u32) {
+        if place < row.place {
+            if let Some(rows) = self.rows.get_mut(row.place as usize) {
+                *rows -= 1;
+            }
+            self.rows[place as usize] += 1;
+            row.place = place;
+        }
     }
 }
 
@@ -38,8 +67,17 @@ impl Limits {
 pub struct OpenRow {
     /// Which row of the gallery.
     pub index: u32,
-    /// Upper bound in the terms of the scan.
-    pub upper: f32,
+    /// The approximate dot product, as it was given.
+    pub score: f32,
+    /// The first limit that it is certainly within.
+    place: u32,
+}
+
+vectorised! {
+    /// How many of `limits` are below `bound`.
+    fn below(limits: &[f32], bound: f32) -> u32 {
+        limits.iter().map(|limit| u32::from(*limit < bound)).sum()
+    }
 }
 
 /// Counts the rows of one panel whose upper bound is within each of the limits, and appends those to `open` that the bounds leave
@@ -57,68 +95,78 @@ pub fn count_panel(
 ) {
     let scores: &[f32; FINE_PANEL_ROWS] = scores.try_into().expect("a panel's scores");
     let groups = bounds.panel(panel, FINE_PANEL_ROWS).as_chunks().0;
-    let groups: &[RowGroup; GROUPS] = &groups[0];
+    let groups = &groups[0];
     #[cfg(target_arch = "x86_64")]
-    let (uppers, mut mask) = if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt") {
-        // SAFETY: the processor has AVX-512F and POPCNT.
-        unsafe { wide::count(scores, groups, query, limits) }
+    let found = if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has AVX-512F.
+        unsafe { wide::find(scores, groups, query, limits) }
     } else {
-        count_in_plain_rust(scores, groups, query, limits)
+        find_in_plain_rust(scores, groups, query, limits)
     };
     #[cfg(not(target_arch = "x86_64"))]
-    let (uppers, mut mask) = count_in_plain_rust(scores, groups, query, limits);
+    let found = find_in_plain_rust(scores, groups, query, limits);
+    each_bit(found.within, |row| limits.rows[found.places[row] as usize] += 1);
     let first = bounds.first_row() + panel * FINE_PANEL_ROWS;
+    each_bit(found.open, |row| {
+        open.push(OpenRow { index: (first + row) as u32, score: scores[row], place: found.places[row] });
+    });
+}
+
+/// Calls `see` with the places of the bits that are set.
+fn each_bit(mut mask: u64, mut see: impl FnMut(usize)) {
     while mask != 0 {
-        let place = mask.trailing_zeros() as usize;
-        open.push(OpenRow { index: (first + place) as u32, upper: uppers[place] });
+        see(mask.trailing_zeros() as usize);
         mask &= mask - 1;
     }
 }
 
 const GROUPS: usize = FINE_PANEL_ROWS / GROUP_ROWS;
 
-/// Counts, and gives the upper bounds and a bit for each row that is open; the bounds may differ in their last bits from those of
-/// other instructions.
-fn count_in_plain_rust(
+/// Where the rows of a panel stand.
+struct Places {
+    /// The first limit that each is certainly within; the number of limits for none.
+    places: [u32; FINE_PANEL_ROWS],
+    /// A bit for each row that is within any limit, and for each that is open.
+    within: u64,
+    open: u64,
+}
+
+/// Bounds may differ in their last bits from those of other instructions.
+fn find_in_plain_rust(
     scores: &[f32; FINE_PANEL_ROWS],
     groups: &[RowGroup; GROUPS],
     query: &QueryBound,
-    limits: &mut Limits,
-) -> ([f32; FINE_PANEL_ROWS], u64) {
-    let (mut uppers, mut open) = ([0.0; FINE_PANEL_ROWS], 0_u64);
-    for (place, (upper, score)) in uppers.iter_mut().zip(scores).enumerate() {
+    limits: &Limits,
+) -> Places {
+    let mut found = Places { places: [0; FINE_PANEL_ROWS], within: 0, open: 0 };
+    for (row, (place, score)) in found.places.iter_mut().zip(scores).enumerate() {
         let [scale, offset, error, norm, width] =
-            groups[place / GROUP_ROWS].map(|column| column[place % GROUP_ROWS]);
+            groups[row / GROUP_ROWS].map(|column| column[row % GROUP_ROWS]);
         let spread = query.norm * error + query.error * norm;
         let lower = offset - score * scale * query.scale - spread;
-        *upper = lower + 2.0 * spread + width;
-        for (count, [within, near]) in limits.counts.iter_mut().zip(&limits.pairs) {
-            *count += u32::from(*upper <= *within);
-            open |= u64::from(lower <= *near && *upper > *within) << place;
-        }
+        *place = below(&limits.within, lower + 2.0 * spread + width);
+        found.within |= u64::from((*place as usize) < limits.within.len()) << row;
+        found.open |= u64::from(limits.may_be_before(*place, lower)) << row;
     }
-    (uppers, open)
+    found
 }
 
-/// The count on AVX-512: 16 rows in one register.
+/// The same on AVX-512: 16 rows in one register.
 #[cfg(target_arch = "x86_64")]
 mod wide {
-    use super::{FINE_PANEL_ROWS, GROUP_ROWS, GROUPS, Limits, QueryBound, RowGroup};
+    use super::{FINE_PANEL_ROWS, GROUP_ROWS, GROUPS, Limits, Places, QueryBound, RowGroup};
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx512f,popcnt")]
-    pub fn count(
+    #[target_feature(enable = "avx512f")]
+    pub fn find(
         scores: &[f32; FINE_PANEL_ROWS],
         groups: &[RowGroup; GROUPS],
         query: &QueryBound,
-        limits: &mut Limits,
-    ) -> ([f32; FINE_PANEL_ROWS], u64) {
-        let mut uppers = [0.0; FINE_PANEL_ROWS];
+        limits: &Limits,
+    ) -> Places {
         let mut bounds = [[_mm512_setzero_ps(); 2]; GROUPS];
-        let targets = uppers.as_chunks_mut::<GROUP_ROWS>().0;
         let scores = scores.as_chunks::<GROUP_ROWS>().0;
-        for ((bounds, target), (row, score)) in bounds.iter_mut().zip(targets).zip(groups.iter().zip(scores))
-        {
+        for (bounds, (row, score)) in bounds.iter_mut().zip(groups.iter().zip(scores)) {
             // SAFETY: each of the five arrays has 16 numbers.
             let [scale, offset, error, norm, width] =
                 row.each_ref().map(|column| unsafe { _mm512_loadu_ps(column.as_ptr()) });
@@ -130,22 +178,32 @@ mod wide {
             let spread = _mm512_fmadd_ps(norm, _mm512_set1_ps(query.error), spread);
             let lower = _mm512_sub_ps(estimate, spread);
             let upper = _mm512_add_ps(_mm512_fmadd_ps(spread, _mm512_set1_ps(2.0), lower), width);
-            // SAFETY: `target` is 16 numbers.
-            unsafe { _mm512_storeu_ps(target.as_mut_ptr(), upper) };
             *bounds = [lower, upper];
         }
-        let mut open = [0_u16; GROUPS];
-        for (count, [within, near]) in limits.counts.iter_mut().zip(&limits.pairs) {
+        let one = _mm512_set1_epi32(1);
+        let mut counts = [_mm512_setzero_si512(); GROUPS];
+        // What the last limit that a row is not certainly within is near.
+        let mut last = [_mm512_set1_ps(f32::NEG_INFINITY); GROUPS];
+        for (within, near) in limits.within.iter().zip(&limits.near) {
             let (within, near) = (_mm512_set1_ps(*within), _mm512_set1_ps(*near));
-            for ([lower, upper], open) in bounds.iter().zip(&mut open) {
-                let inside = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(*upper, within);
-                let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(*lower, near);
-                *count += inside.count_ones();
-                *open |= near & !inside;
+            for group in 0..GROUPS {
+                let above = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(within, bounds[group][1]);
+                counts[group] = _mm512_mask_add_epi32(counts[group], above, counts[group], one);
+                last[group] = _mm512_mask_mov_ps(last[group], above, near);
             }
         }
-        let open = open.iter().rev().fold(0, |mask, open| mask << GROUP_ROWS | u64::from(*open));
-        (uppers, open)
+        let mut found = Places { places: [0; FINE_PANEL_ROWS], within: 0, open: 0 };
+        let farthest = _mm512_set1_ps(limits.within.last().copied().unwrap_or(f32::NEG_INFINITY));
+        for (group, places) in found.places.as_chunks_mut::<GROUP_ROWS>().0.iter_mut().enumerate() {
+            // SAFETY: `places` is 16 numbers.
+            unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]) };
+            let [lower, upper] = bounds[group];
+            let within = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(farthest, upper);
+            let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(lower, last[group]);
+            found.within |= u64::from(within) << (group * GROUP_ROWS);
+            found.open |= u64::from(near) << (group * GROUP_ROWS);
+        }
+        found
     }
 }
 
@@ -169,30 +227,39 @@ mod tests {
             RowBounds::new(100, FINE_PANEL_ROWS, values[..2 * FINE_PANEL_ROWS - 1].iter().map(bound));
         let query = QueryBound { scale: 0.5, norm: 0.25, error: 1.0 / 64.0, threshold: 0.0 };
         let scores = noise(FINE_PANEL_ROWS, 2);
-        let mut limits = Limits::new(vec![[-0.5, -0.49], [0.0, 0.0], [0.25, 0.375], [9.0, 10.0]]);
+        let pairs = [[-0.5, -0.49], [0.0, 0.0], [0.25, 0.375], [9.0, 10.0]];
+        let mut limits = Limits::new(pairs.into_iter());
         let mut open = Vec::new();
         count_panel(&scores, 1, &bounds, &query, &mut limits, &mut open);
+        let counts = |limits: &Limits| limits.counts().collect::<Vec<_>>();
         let groups: &[RowGroup; GROUPS] = bounds.panel(1, FINE_PANEL_ROWS).try_into().unwrap();
-        let mut plain = Limits::new(limits.pairs.clone());
-        let (uppers, mask) =
-            count_in_plain_rust(scores.as_slice().try_into().unwrap(), groups, &query, &mut plain);
-        assert_eq!(limits.counts(), plain.counts());
-        assert_eq!(limits.counts()[3] as usize, FINE_PANEL_ROWS - 1);
-        assert!(limits.counts()[0] < limits.counts()[1] && limits.counts()[1] < limits.counts()[2]);
-        let places: Vec<u32> = (0..48).filter(|place| mask >> place & 1 == 1).collect();
+        let plain = find_in_plain_rust(scores.as_slice().try_into().unwrap(), groups, &query, &limits);
+        let within = |limit: usize| plain.places.iter().filter(|place| **place as usize <= limit).count();
+        assert_eq!(counts(&limits), (0..4).map(within).collect::<Vec<_>>());
+        assert_eq!(counts(&limits)[3], FINE_PANEL_ROWS - 1);
+        assert!(within(0) < within(1) && within(1) < within(2));
+        let places: Vec<u32> = (0..48).filter(|place| plain.open >> place & 1 == 1).collect();
         assert_eq!(
             open.iter().map(|row| row.index).collect::<Vec<_>>(),
             places.iter().map(|p| p + 148).collect::<Vec<_>>()
         );
         assert!(!open.is_empty() && open.len() < FINE_PANEL_ROWS / 2);
+        // Closer bounds move a row to the first limit that it is now within.
+        let before = counts(&limits);
+        let mut narrowed = limits.clone();
+        for row in &open {
+            assert_eq!(narrowed.narrow(&mut row.clone(), [-0.6, 0.0]), row.place > 0);
+            assert!(!narrowed.clone().narrow(&mut row.clone(), [0.3, 0.31]) || row.place == 3);
+        }
+        let moved = |limit: usize| open.iter().filter(|row| row.place as usize > limit).count();
+        assert_eq!(counts(&narrowed)[1], before[1] + moved(1));
+        assert_eq!((counts(&narrowed)[0], counts(&narrowed)[3]), (before[0], before[3]));
         // What is settled is counted as if there were no bounds.
         for row in &open {
-            assert!((row.upper - uppers[row.index as usize - 148]).abs() < 1e-6);
-            limits.settle(*row, |limit| limit == 3);
+            limits.settle(*row, |limit| limit == 2);
         }
-        let (before, after) = (plain.counts(), limits.counts());
-        assert!(
-            after[3] == before[3] && after[..3].iter().zip(before).all(|(after, before)| after <= before)
-        );
+        let after = counts(&limits);
+        let settled = open.iter().filter(|row| row.place == 3).count();
+        assert_eq!(after, [before[0], before[1], before[2] + settled, before[3]]);
     }
 }

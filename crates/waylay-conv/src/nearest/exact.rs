@@ -1,6 +1,6 @@
 //! Sums over the columns of a pair of rows: one fixed formula, the same bits on every machine.
 //!
-//! Sums run in 32 lanes (`column % 32`) in f32 without fused multiply-add, and the lanes are added in a fixed tree, so
+//! Sums run in 64 lanes (`column % 64`) in f32 without fused multiply-add, and the lanes are added in a fixed tree, so
 //! that vector width and instruction set cannot change the result.
 
 use crate::simd::vectorised;
@@ -9,7 +9,7 @@ use crate::simd::vectorised;
 pub const ROWS_AT_ONCE: usize = 4;
 
 /// How many partial sums a sum is accumulated in.
-const LANES: usize = 32;
+const LANES: usize = 64;
 
 /// The longest chain of f32 roundings that a column goes through here: subtraction, product, its lane's additions, and
 /// the tree over the lanes.
@@ -100,11 +100,14 @@ fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The same sums on AVX-512: two registers of 16 lanes.
+/// The same sums on AVX-512: four registers of 16 lanes.
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::LANES;
     use std::arch::x86_64::*;
+
+    const REGISTER_LANES: usize = 16;
+    const REGISTERS: usize = LANES / REGISTER_LANES;
 
     /// # Safety
     /// All rows are as long as the query.
@@ -113,63 +116,45 @@ mod wide {
         query: &[f32],
         rows: [&[f32]; N],
     ) -> [f32; N] {
-        let mut low = [_mm512_setzero_ps(); N];
-        let mut high = [_mm512_setzero_ps(); N];
+        let mut lanes = [[_mm512_setzero_ps(); REGISTERS]; N];
         let whole = query.len() / LANES * LANES;
         for first in (0..whole).step_by(LANES) {
-            let columns = query.as_ptr().wrapping_add(first);
-            // SAFETY: `first + 32 <= whole`, which is at most the length of the query.
-            let (a, b) = unsafe { (_mm512_loadu_ps(columns), _mm512_loadu_ps(columns.add(16))) };
-            for (row, (low, high)) in rows.iter().zip(low.iter_mut().zip(&mut high)) {
-                let columns = row.as_ptr().wrapping_add(first);
-                // SAFETY: likewise, as the row is as long as the query.
-                let (c, d) = unsafe { (_mm512_loadu_ps(columns), _mm512_loadu_ps(columns.add(16))) };
-                *low = _mm512_add_ps(*low, term::<DIFFERENCES>(a, c));
-                *high = _mm512_add_ps(*high, term::<DIFFERENCES>(b, d));
+            for register in 0..REGISTERS {
+                let column = first + register * REGISTER_LANES;
+                // SAFETY: `column + 16 <= whole`, which is at most the length of the query.
+                let own = unsafe { _mm512_loadu_ps(query.as_ptr().add(column)) };
+                for (row, lanes) in rows.iter().zip(&mut lanes) {
+                    // SAFETY: likewise, as the row is as long as the query.
+                    let other = unsafe { _mm512_loadu_ps(row.as_ptr().add(column)) };
+                    lanes[register] = _mm512_add_ps(lanes[register], term::<DIFFERENCES>(own, other));
+                }
             }
         }
-        // One bit for each column that is left; those of `low` come first.
-        let left = (1_u32 << (query.len() - whole)) - 1;
-        if left != 0 {
-            let masks = (left as u16, (left >> 16) as u16);
-            // SAFETY: the masks let only columns below the length of the query be read.
-            let (a, b) = unsafe { load_rest(query, whole, masks) };
-            for (row, (low, high)) in rows.iter().zip(low.iter_mut().zip(&mut high)) {
+        // One bit for each column that is left; those of the first register come first.
+        let left = (1_u64 << (query.len() - whole)) - 1;
+        for register in 0..REGISTERS {
+            let (column, mask) =
+                (whole + register * REGISTER_LANES, (left >> (register * REGISTER_LANES)) as u16);
+            if mask == 0 {
+                break;
+            }
+            // SAFETY: the mask lets only columns below the length of the query be read.
+            let own = unsafe { _mm512_maskz_loadu_ps(mask, query.as_ptr().add(column)) };
+            for (row, lanes) in rows.iter().zip(&mut lanes) {
                 // SAFETY: likewise, as the row is as long as the query.
-                let (c, d) = unsafe { load_rest(row, whole, masks) };
-                *low = _mm512_mask_add_ps(*low, masks.0, *low, term::<DIFFERENCES>(a, c));
-                *high = _mm512_mask_add_ps(*high, masks.1, *high, term::<DIFFERENCES>(b, d));
+                let other = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(column)) };
+                let term = term::<DIFFERENCES>(own, other);
+                lanes[register] = _mm512_mask_add_ps(lanes[register], mask, lanes[register], term);
             }
         }
-        let mut sums = [0.0; N];
-        for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
-            *sum = add_lanes(low, high);
-        }
-        sums
+        lanes.map(|lanes| add_lanes(lanes))
     }
 
-    /// # Safety
-    /// The bits of `masks` stand for columns from `first` on that the row has.
+    /// The tree of the plain version: halves of 32, 16, 8, 4, 2 and 1 lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn load_rest(row: &[f32], first: usize, masks: (u16, u16)) -> (__m512, __m512) {
-        // The second pointer may lie beyond the row, but then its mask is zero.
-        let columns = row.as_ptr().wrapping_add(first);
-        // SAFETY: a masked load does not touch columns without a bit, and the caller promises that the row has the
-        // others.
-        unsafe {
-            (
-                _mm512_maskz_loadu_ps(masks.0, columns),
-                _mm512_maskz_loadu_ps(masks.1, columns.wrapping_add(16)),
-            )
-        }
-    }
-
-    /// The tree of the plain version: halves of 16, 8, 4, 2 and 1 lanes.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn add_lanes(low: __m512, high: __m512) -> f32 {
-        let sixteen = _mm512_add_ps(low, high);
+    fn add_lanes([a, b, c, d]: [__m512; REGISTERS]) -> f32 {
+        let sixteen = _mm512_add_ps(_mm512_add_ps(a, c), _mm512_add_ps(b, d));
         let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sixteen));
         let eight = _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm256_castpd_ps(upper));
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));

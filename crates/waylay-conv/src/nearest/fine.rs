@@ -3,10 +3,15 @@
 //!
 //! Products are summed in 32 bits over stretches of [`STRETCH`] columns, where they cannot overflow, as the rows are rounded such
 //! that by Cauchy-Schwarz no sum reaches 2^31; and over the stretches in f32.
+//!
+//! Of what rounding leaves, second digits of 8 bits are kept, row by row: their products with the leading bytes of the other side's
+//! integers say, for a pair at a time, what the integers' product lacks, all but a seventieth.
 
 use rayon::prelude::*;
 
+use super::quantised::checked_dimension;
 use super::rounding::{RowStatistics, STRETCH, round_row_finely};
+use super::second::{self, Digits, SecondStatistics, Side, write_digits};
 
 /// Queries in one tile of dot products.
 pub const FINE_TILE_QUERIES: usize = 8;
@@ -33,9 +38,9 @@ impl FineGallery {
     /// Rounds `rows` `[R, D]`, row-major and finite, less `centre` `[D]`, in parallel.
     ///
     /// # Panics
-    /// If `D` is 0, or does not divide the length of `rows`.
+    /// If `D` is not 1 to [`LARGEST_DIMENSION`](super::LARGEST_DIMENSION), or does not divide the length of `rows`.
     pub fn new(rows: &[f32], centre: &[f32]) -> Self {
-        Self(Rounded::new(rows, centre, FINE_PANEL_ROWS))
+        Self(Rounded::new(rows, centre, Side::Gallery))
     }
 
     /// How many panels there are; the last one may have rows to spare.
@@ -47,59 +52,97 @@ impl FineGallery {
     pub fn statistics(&self) -> &[RowStatistics] {
         &self.0.statistics
     }
+
+    /// One entry per row.
+    pub fn second_statistics(&self) -> &[SecondStatistics] {
+        &self.0.second_statistics
+    }
 }
 
 impl FineQueries {
     /// Rounds `rows` `[R, D]`, row-major and finite, less `centre` `[D]`, in parallel.
     ///
     /// # Panics
-    /// If `D` is 0, or does not divide the length of `rows`.
+    /// If `D` is not 1 to [`LARGEST_DIMENSION`](super::LARGEST_DIMENSION), or does not divide the length of `rows`.
     pub fn new(rows: &[f32], centre: &[f32]) -> Self {
-        Self(Rounded::new(rows, centre, FINE_TILE_QUERIES))
+        Self(Rounded::new(rows, centre, Side::Query))
     }
 
     /// One entry per query.
     pub fn statistics(&self) -> &[RowStatistics] {
         &self.0.statistics
     }
+
+    /// One entry per query.
+    pub fn second_statistics(&self) -> &[SecondStatistics] {
+        &self.0.second_statistics
+    }
 }
 
-/// Rows in groups, `[groups, pairs of columns, rows of a group]`.
+/// Rows in groups, `[groups, pairs of columns, rows of a group]`, and their digits row by row.
 struct Rounded {
     cells: Vec<Cell>,
     /// Cells of a group.
     size: usize,
     statistics: Vec<RowStatistics>,
+    digits: Vec<Digits>,
+    /// How many a row has.
+    row_digits: usize,
+    second_statistics: Vec<SecondStatistics>,
 }
 
 impl Rounded {
-    fn new(rows: &[f32], centre: &[f32], group: usize) -> Self {
-        let dimension = centre.len();
-        assert!(dimension > 0 && rows.len().is_multiple_of(dimension), "rows of {dimension} values");
+    fn new(rows: &[f32], centre: &[f32], side: Side) -> Self {
+        let dimension = checked_dimension(rows, centre);
+        let group = if side == Side::Query { FINE_TILE_QUERIES } else { FINE_PANEL_ROWS };
         let (count, pairs) = (rows.len() / dimension, dimension.div_ceil(PAIR));
-        let size = pairs * group;
+        let (size, row_digits) = (pairs * group, Digits::count(dimension));
         let mut cells = vec![[0; PAIR]; count.div_ceil(group) * size];
-        let mut statistics = vec![RowStatistics::default(); count];
+        let mut digits = vec![Digits::ZERO; count * row_digits];
+        let mut statistics = vec![(RowStatistics::default(), SecondStatistics::default()); count];
         cells
             .par_chunks_mut(size)
+            .zip(digits.par_chunks_mut(group * row_digits))
             .zip(rows.par_chunks(group * dimension))
             .zip(statistics.par_chunks_mut(group))
             .for_each_init(
                 || vec![0; pairs * PAIR],
-                |line, ((cells, rows), statistics)| {
-                    for (place, (row, statistics)) in rows.chunks(dimension).zip(statistics).enumerate() {
-                        *statistics = round_row_finely(row, centre, line);
+                |line, (((cells, digits), rows), statistics)| {
+                    let rows = rows.chunks(dimension).zip(digits.chunks_mut(row_digits)).zip(statistics);
+                    for (place, ((row, digits), (first, second))) in rows.enumerate() {
+                        *first = round_row_finely(row, centre, line);
+                        *second = write_digits(side, row, centre, &line[..dimension], first, digits);
                         let places = cells[place..].iter_mut().step_by(group);
                         places.zip(line.as_chunks::<PAIR>().0).for_each(|(cell, pair)| *cell = *pair);
                     }
                 },
             );
-        Self { cells, size, statistics }
+        let (statistics, second_statistics) = statistics.into_iter().unzip();
+        Self { cells, size, statistics, digits, row_digits, second_statistics }
     }
 
     fn group(&self, index: usize) -> &[Cell] {
         &self.cells[index * self.size..][..self.size]
     }
+
+    fn digits(&self, row: usize) -> &[Digits] {
+        &self.digits[row * self.row_digits..][..self.row_digits]
+    }
+}
+
+/// Calls `see` with the place of each of some rows of the gallery and what its integers' dot product with a query lacks, in the same
+/// units, but for what the norms of the rows' other parts bound: see [`SecondStatistics`].
+///
+/// # Panics
+/// If queries and gallery are not of the same dimension, or there is no such query or row.
+pub fn second_products(
+    queries: &FineQueries,
+    query: usize,
+    gallery: &FineGallery,
+    rows: impl ExactSizeIterator<Item = usize>,
+    see: impl FnMut(usize, f64),
+) {
+    second::products(queries.0.digits(query), rows.map(|row| gallery.0.digits(row)), see);
 }
 
 /// The integers' dot products of one tile of queries with one panel of the gallery, written to `products`: off by at most

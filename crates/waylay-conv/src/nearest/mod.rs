@@ -13,15 +13,19 @@ mod fine;
 mod quantised;
 mod rounding;
 mod scan;
+mod second;
 mod tile;
 
 pub use candidates::Candidates;
 pub use count::{Limits, OpenRow, count_panel};
 pub use exact::{ROWS_AT_ONCE, count_at_most, dot_products, prefetch, rounding_depth, squared_distances};
-pub use fine::{FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile};
+pub use fine::{
+    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile, second_products,
+};
 pub use quantised::{LARGEST_DIMENSION, PANEL_ROWS, QuantisedGallery, QuantisedQueries, TILE_QUERIES};
 pub use rounding::RowStatistics;
 pub use scan::{QueryBound, RowBound, RowBounds, scan};
+pub use second::SecondStatistics;
 pub use tile::{Tile, dot_tile, is_accelerated};
 
 /// Numbers between -1 and 1 for tests.

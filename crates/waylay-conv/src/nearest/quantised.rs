@@ -127,7 +127,7 @@ impl QuantisedQueries {
     }
 }
 
-fn checked_dimension(rows: &[f32], centre: &[f32]) -> usize {
+pub(super) fn checked_dimension(rows: &[f32], centre: &[f32]) -> usize {
     let dimension = centre.len();
     let fits = (1..=LARGEST_DIMENSION).contains(&dimension);
     assert!(fits, "rows of {dimension} dimensions; need 1 to {LARGEST_DIMENSION}");

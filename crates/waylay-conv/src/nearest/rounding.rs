@@ -9,13 +9,17 @@ use crate::simd::vectorised;
 /// whole row.
 const SMALLEST_SCALED: f32 = 1e-30;
 /// Adding this to a number below 2^22 leaves the rounded number in the low 22 bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// The bits of an f32 without its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 /// Partial sums of the statistics.
 const LANES: usize = 32;
 /// Columns whose products of integers of 16 bits are summed in 32 bits: with fewer, integers could be larger.
 pub(super) const STRETCH: usize = 2 * LANES;
+
+/// How much of a centred value its residual is off by at most: two units for the rounding of the centred value, and of `integer * scale`,
+/// which is hardly more, and one to spare; their difference is exact, as neither is more than twice the other.
+pub(super) const RESIDUAL_ERROR: f32 = 1.5 * f32::EPSILON;
 
 /// What is known of one row after rounding it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -24,7 +28,7 @@ pub struct RowStatistics {
     pub largest: f32,
     /// The factor of the integers; 0 where all of them are 0.
     pub scale: f32,
-    /// `|x - centre|²`, with the rounding of an f32 sum in 32 lanes.
+    /// `|x - centre|²`, off by at most 12 units of itself, and what underflows.
     pub norm_square: f32,
     /// At least `|x - centre|`.
     pub norm: f32,
@@ -71,30 +75,17 @@ struct Lanes {
     // As integers, the bits of magnitudes sort like the magnitudes.
     largest: [u32; LANES],
     span: [u32; LANES],
-    squares: [f32; LANES],
-    stretch: f32,
-    /// Columns looked at, and the sum of the squares since the last whole stretch.
-    seen: usize,
-    since: f32,
 }
 
 impl Lanes {
-    /// Looks at up to as many columns as there are lanes.
+    /// Looks at up to as many columns as there are lanes, and adds their squares up.
     #[inline(always)]
-    fn look(&mut self, row: &[f32], centre: &[f32]) {
-        let mut own = [0.0_f32; LANES];
+    fn look(&mut self, row: &[f32], centre: &[f32], squares: &mut [f32; LANES]) {
         for (lane, (value, centre)) in row.iter().zip(centre).enumerate() {
             let centred = value - centre;
             self.largest[lane] = self.largest[lane].max(value.to_bits() & MAGNITUDE);
             self.span[lane] = self.span[lane].max(centred.to_bits() & MAGNITUDE);
-            own[lane] = centred * centred;
-            self.squares[lane] += own[lane];
-        }
-        self.since += own.iter().sum::<f32>();
-        self.stretch = self.stretch.max(self.since);
-        self.seen += LANES;
-        if self.seen.is_multiple_of(STRETCH) {
-            self.since = 0.0;
+            squares[lane] += centred * centred;
         }
     }
 }
@@ -103,19 +94,44 @@ impl Lanes {
 fn measure(row: &[f32], centre: &[f32]) -> Measured {
     assert_eq!(row.len(), centre.len());
     let mut lanes = Lanes::default();
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    let (centre_chunks, centre_rest) = centre.as_chunks::<LANES>();
-    for (chunk, centre) in chunks.iter().zip(centre_chunks) {
-        lanes.look(chunk, centre);
+    let (mut norm_square, mut stretch) = (0.0_f64, 0.0_f32);
+    for (row, centre) in row.chunks(STRETCH).zip(centre.chunks(STRETCH)) {
+        let mut squares = [0.0; LANES];
+        match (row.as_chunks::<LANES>(), centre.as_chunks::<LANES>()) {
+            // Whole lanes, whose number the compiler knows.
+            (([a, b], []), ([c, d], [])) => {
+                lanes.look(a, c, &mut squares);
+                lanes.look(b, d, &mut squares);
+            }
+            _ => {
+                let parts = row.chunks(LANES).zip(centre.chunks(LANES));
+                parts.for_each(|(row, centre)| lanes.look(row, centre, &mut squares));
+            }
+        }
+        let sum = add_lanes(squares);
+        norm_square += f64::from(sum);
+        stretch = stretch.max(sum);
     }
-    lanes.look(rest, centre_rest);
     let most = |values: [u32; LANES]| f32::from_bits(values.into_iter().fold(0, u32::max));
     Measured {
         largest: most(lanes.largest),
         span: most(lanes.span),
-        norm_square: lanes.squares.iter().sum(),
-        stretch: lanes.stretch,
+        norm_square: norm_square as f32,
+        stretch,
     }
+}
+
+/// The sum of the lanes, in halves.
+#[inline(always)]
+fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// Rounds a row such that `span` becomes `most`.
@@ -156,15 +172,23 @@ fn round_by<T: Copy + Default>(
     spare.fill(T::default());
     let residual_square: f32 = squares.iter().sum();
 
-    // Upper bounds in spite of rounding: a sum of D squares is off by at most (D / 32 + 36) * 2^-24 of itself (the root:
-    // by less), squares that underflow lose at most 2^-149 each, and a residual is off by at most 2^-22 of the centred
-    // value that it belongs to (the rounding of the centred value itself, which is relative to its own size however
-    // much cancels; of `integer * scale`, at most twice the value; and of their difference, at most the value).
-    let growth = 1.0 + (row.len() / LANES + 64) as f32 * f32::EPSILON;
-    let underflow = (row.len() as f32).sqrt() * 1e-22;
+    let (growth, underflow) = (growth(row.len()), underflow(row.len()));
     let norm = measured.norm_square.sqrt() * growth + underflow;
-    let residual = residual_square.sqrt() * growth + underflow + norm * (3.0 * f32::EPSILON);
+    let residual = residual_square.sqrt() * growth + underflow + norm * RESIDUAL_ERROR;
     RowStatistics { largest: measured.largest, scale, norm_square: measured.norm_square, norm, residual }
+}
+
+/// What makes the root of a sum of squares an upper bound in spite of rounding: a sum of D squares is off by at most
+/// (D / 32 + 36) * 2^-24 of itself (the root: by less).
+#[inline(always)]
+pub(super) fn growth(columns: usize) -> f32 {
+    1.0 + (columns / LANES + 64) as f32 * f32::EPSILON
+}
+
+/// What squares that underflow can have taken from a norm: at most 2^-149 each.
+#[inline(always)]
+pub(super) fn underflow(columns: usize) -> f32 {
+    (columns as f32).sqrt() * 1e-22
 }
 
 #[cfg(test)]

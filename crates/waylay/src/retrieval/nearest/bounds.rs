@@ -16,22 +16,39 @@
 //! - The dot product of unit rows is off by at most `n` units of `|q| |g|`, less than 1 + 3 u. Subtracting it from 1 rounds
 //!   by at most 2 units, and bringing the difference into 0 to 2 moves it by at most `n + 3`: `2 n + 5` in all. Where a row
 //!   is zero, nothing rounds.
-//! - `|g|²` of the statistics is off by at most `D / 32 + 34` units of itself, which is at most `n + 27`.
+//! - `|g|²` of the statistics is off by at most 12 units of itself, less than `n + 27`.
 //! - The scan does 8 roundings on numbers that add up to at most `(|q| + |g|)² + 8 |q| |g|`, three times `(|q| + |g|)²`; or
 //!   `4 |q| |g|` for cosine.
 //!
 //! Together they stay below `2 n + 128` units of `(|q| + |g|)²`, respectively `|q| |g|`, with room for the second
-//! order. Dot products of 16-bit integers are summed in f32 in the end, which is off by at most `D / 64 + 2` units of
-//! `|q'| |g'|`, less than `n`: bounds for them have `n` units more. Underflow loses at most 2^-149 in each of a few operations
-//! per column, less than `TINY` for every dimension that is filtered.
+//! order. Underflow loses at most 2^-149 in each of a few operations per column, less than `TINY` for every dimension that is
+//! filtered.
+//!
+//! Evaluations know the distance that each limit is, and need less room around dot products of 16-bit integers:
+//! - What measuring rounds is a share of the distance itself, and is taken off the limits: `n + 4` units of its square,
+//!   respectively `2 n + 6` of the product of unit vectors.
+//! - Dot products of 16-bit integers are summed in f32 in the end, which is off by at most `D / 64 + 2` units of `|q'| |g'|`;
+//!   two more are for the second digits' scale, below.
+//! - `|g|²` is off by 12 units of itself, and the scan's 8 roundings are of numbers up to `|g|² + 2 |q'| |g'|` and three times the
+//!   spread, at most `4 |q| |g|`. Together at most 24 units of `|g|²`, and 24 more of `|q| |g|` for each of the factor's two.
+//!
+//! Where that leaves a pair open, second digits (waylay-conv's `second.rs`) narrow its bounds: with `q = q' + q" + r` and `q'` its
+//! leading bytes but for `low`, `q · g` is what both products add up to, off by at most
+//! `|low(q)| |g"| + |q'| |r(g)| + |low(g)| |q"| + |g'| |r(q)| + |dq| |dg|`, where `|q"|` is at most `|dq| + |r(q)|`. This is computed in
+//! f64, which rounds nothing that counts.
 
-use waylay_conv::nearest::{QueryBound, RowBound, RowStatistics, rounding_depth};
+use waylay_conv::nearest::{QueryBound, RowBound, RowStatistics, SecondStatistics, rounding_depth};
 
 use super::Metric;
+use super::refine::ScanPlace;
 
 /// More than all underflows of one pair can lose together.
 const TINY: f32 = 1e-34;
 const UNIT: f32 = f32::EPSILON / 2.0;
+/// Units that `|g|²` may be off by.
+const NORM_UNITS: f64 = 12.0;
+/// Units of rounding beside products of 16-bit integers, and limits that know of what measuring rounds.
+const FINE_UNITS: usize = 24;
 
 /// The bounds of a search, but for the query and the row.
 #[derive(Clone, Copy)]
@@ -43,6 +60,8 @@ pub(super) struct Slack {
     product: f32,
     /// Rounding, as a share of `|q|²` and of `|g|²`.
     square: f32,
+    /// Rounding of the sums of products of 16-bit integers, as a share of `|q| |g|`; in `product` too.
+    sums: f32,
 }
 
 impl Slack {
@@ -51,9 +70,11 @@ impl Slack {
         Self::of(metric, centre, 2 * rounding_depth(centre.len()) + 128)
     }
 
-    /// The bounds for rows of 16 bits, less `centre`.
+    /// The bounds for rows of 16 bits, less `centre`, and limits of [`Self::limit`].
     pub(super) fn fine(metric: Metric, centre: &[f32]) -> Self {
-        Self::of(metric, centre, 3 * rounding_depth(centre.len()) + 128)
+        let sums = (centre.len() / 64 + 4) as f32 * UNIT;
+        let slack = Self::of(metric, centre, FINE_UNITS);
+        Self { product: slack.product + sums, shift: 0.0, sums, ..slack }
     }
 
     fn of(metric: Metric, centre: &[f32], units: usize) -> Self {
@@ -62,7 +83,37 @@ impl Slack {
             Metric::Euclidean => (rounding, 0.0),
             Metric::Cosine => (0.0, upper_norm(centre)),
         };
-        Self { metric, shift, product: rounding, square }
+        Self { metric, shift, product: rounding, square, sums: 0.0 }
+    }
+
+    /// Where a row is certainly no farther than `distance`, as measured, and where it may be, in the terms of the scan; what measuring
+    /// rounds is in it.
+    pub(super) fn limit(&self, place: &ScanPlace, distance: f32, dimension: usize) -> [f32; 2] {
+        let depth = rounding_depth(dimension) as f64;
+        let rounding = f64::from(UNIT)
+            * match self.metric {
+                Metric::Euclidean => (depth + 4.0) * f64::from(distance).powi(2),
+                Metric::Cosine => 2.0 * depth + 6.0,
+            };
+        let [least, most] = place.of(distance);
+        outward([least - rounding, most + rounding])
+    }
+
+    /// Bounds in the terms of the scan, closer ones, of a query and a row of the gallery, from both products of their integers,
+    /// `score`.
+    pub(super) fn narrow(&self, query: &Fine<'_>, row: &Fine<'_>, score: f64) -> [f32; 2] {
+        let [q, g] = [query, row].map(Parts::of);
+        let factor = f64::from(self.factor());
+        let estimate = match self.metric {
+            Metric::Euclidean => f64::from(row.0.norm_square),
+            Metric::Cosine => 0.0,
+        } - factor * f64::from(query.0.scale) * f64::from(row.0.scale) * score;
+        let crosswise = |a: &Parts, b: &Parts| a.low * b.second + a.length * b.left;
+        let rounding = f64::from(self.sums) * q.length * g.length;
+        let spread = factor * (crosswise(&q, &g) + crosswise(&g, &q) + q.rest * g.rest + rounding)
+            + NORM_UNITS * f64::from(UNIT) * f64::from(row.0.norm_square)
+            + f64::from(TINY);
+        outward([estimate - spread, estimate + spread])
     }
 
     /// The share of a gallery row.
@@ -103,6 +154,36 @@ impl Slack {
             Metric::Cosine => 1.0,
         }
     }
+}
+
+/// What is known of a row of 16 bits and its second digits.
+pub(super) type Fine<'a> = (&'a RowStatistics, &'a SecondStatistics);
+
+/// Upper bounds of a row's parts.
+struct Parts {
+    /// Of its integers, and of the row itself.
+    length: f64,
+    /// Of what the integers leave.
+    rest: f64,
+    /// Of the second digits.
+    second: f64,
+    /// Of what these leave.
+    left: f64,
+    /// Of the integers less their leading bytes.
+    low: f64,
+}
+
+impl Parts {
+    fn of((first, second): &Fine<'_>) -> Self {
+        let [norm, rest, left, low] =
+            [first.norm, first.residual, second.residual, second.low].map(f64::from);
+        Self { length: norm + rest, rest, second: rest + left, left, low }
+    }
+}
+
+/// The interval in f32, no shorter.
+fn outward([least, most]: [f64; 2]) -> [f32; 2] {
+    [(least as f32).next_down(), (most as f32).next_up()]
 }
 
 /// At least the norm of `values`.

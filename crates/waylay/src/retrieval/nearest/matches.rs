@@ -6,7 +6,8 @@
 use rayon::prelude::*;
 use waylay_conv::nearest::{
     FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, LARGEST_DIMENSION, Limits, OpenRow,
-    QueryBound, RowBounds, count_panel, fine_dot_tile, is_accelerated,
+    QueryBound, ROWS_AT_ONCE, RowBounds, RowStatistics, count_panel, fine_dot_tile, is_accelerated, prefetch,
+    second_products,
 };
 
 use super::bounds::Slack;
@@ -24,14 +25,15 @@ const MOST_MATCHES: usize = 40;
 /// One pair in this many may be a match or excluded: those are measured one by one.
 const PAIRS_PER_KNOWN: usize = 16;
 /// Queries that a thread takes at a time: their rounded rows stay in the second-level cache.
-const BLOCK_QUERIES: usize = 128;
+const BLOCK_QUERIES: usize = 48;
 /// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place.
 const SECTION_BYTES: usize = 2 << 20;
 /// Queries and rows, spread over all, that tell how many pairs will be left open.
 const SAMPLED_QUERIES: usize = 4 * FINE_TILE_QUERIES;
 const SAMPLED_ROWS: usize = 16 * FINE_PANEL_ROWS;
-/// With more than one in this many left open, distances of all pairs take less time.
-const PAIRS_PER_OPEN: usize = 10;
+/// With more than one in this many left open, or left to be measured, distances of all pairs take less time.
+const PAIRS_PER_OPEN: usize = 4;
+const PAIRS_PER_LEFT: usize = 20;
 /// A query is given up where one row in this many has to be measured, and more than so many.
 const ROWS_PER_OPEN: usize = 4;
 const ALWAYS_OPEN: usize = 4096;
@@ -93,9 +95,13 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let slack = Slack::fine(self.metric, self.centre());
         let mut block = self.block(&places, &queries, &slack);
         let (rounded, bounds) = self.round(0, &rows, &slack);
-        (0..rounded.panel_count()).for_each(|panel| block.count(&rounded, panel, &bounds));
+        for panel in 0..rounded.panel_count() {
+            block.count(&rounded, panel, &bounds);
+        }
         let open: usize = block.asked.iter().map(|asked| asked.open.len()).sum();
-        open * PAIRS_PER_OPEN <= places.len() * rows.len() / dimension
+        block.narrow(&rounded, 0, &slack);
+        let pairs = places.len() * rows.len() / dimension;
+        open * PAIRS_PER_OPEN <= pairs && block.left.len() * PAIRS_PER_LEFT <= pairs
     }
 
     /// The matches of some queries, of which `first` is the first one's number.
@@ -118,8 +124,9 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
             blocks.par_iter_mut().with_max_len(1).for_each(|block| {
                 for panel in 0..rounded.panel_count() {
                     block.count(&rounded, panel, &bounds);
-                    block.settle(&self.gallery, self.metric, seen);
+                    block.narrow(&rounded, section * section_rows, &slack);
                 }
+                block.settle(&self.gallery, self.metric, seen);
             });
         }
         blocks.into_iter().flat_map(|block| block.asked).map(Asked::finish).collect()
@@ -141,15 +148,12 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
     fn block<'q>(&self, numbers: &[usize], rows: &'q [f32], slack: &Slack) -> Block<'q> {
         let queries = FineQueries::new(rows, &query_centre(self.centre(), self.metric));
         let asked = numbers.iter().zip(rows.chunks(self.gallery.dimension)).zip(queries.statistics());
-        let asked = asked.map(|((number, row), statistics)| {
-            let width = f64::from(slack.query_width(statistics));
-            self.ask(*number, row, slack.query(statistics), width)
-        });
-        Block { rows, asked: asked.collect(), queries }
+        let asked = asked.map(|((number, row), statistics)| self.ask(*number, row, slack, statistics));
+        Block { rows, asked: asked.collect(), queries, left: Vec::new() }
     }
 
     /// What is to be found out for a query.
-    fn ask(&self, query: usize, row: &[f32], bound: QueryBound, width: f64) -> Asked {
+    fn ask(&self, query: usize, row: &[f32], slack: &Slack, statistics: &RowStatistics) -> Asked {
         let [matches, excluded] = (self.known)(query);
         let measure = |items: &[usize]| {
             let mut found = Vec::with_capacity(items.len());
@@ -159,14 +163,10 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let mut distances = measure(matches);
         distances.sort_unstable_by(f32::total_cmp);
         let place = self.gallery.scan_place(self.metric, row);
-        let limits = distances.iter().map(|distance| {
-            let [least, most] = place.of(*distance);
-            [((least - width) as f32).next_down(), ((most + width) as f32).next_up()]
-        });
-        let limits = Limits::new(limits.collect());
+        let limits = distances.iter().map(|distance| slack.limit(&place, *distance, row.len()));
         Asked {
-            bound,
-            limits,
+            bound: slack.query(statistics),
+            limits: Limits::new(limits),
             distances,
             excluded: measure(excluded),
             open: Vec::new(),
@@ -181,6 +181,8 @@ struct Block<'a> {
     rows: &'a [f32],
     queries: FineQueries,
     asked: Vec<Asked>,
+    /// Rows of a section that closer bounds leave open, and for which query.
+    left: Vec<(usize, OpenRow)>,
 }
 
 /// What is asked for a query, and found out so far.
@@ -190,6 +192,7 @@ struct Asked {
     /// Of the matches, ascending.
     distances: Vec<f32>,
     excluded: Vec<f32>,
+    /// Rows of a panel that bounds leave open.
     open: Vec<OpenRow>,
     /// Rows that had to be measured so far.
     opened: usize,
@@ -214,26 +217,53 @@ impl Block<'_> {
         }
     }
 
-    /// Measures what was left open, of `seen` rows so far.
+    /// Finds closer bounds for what was left open, of a section that begins at row `first` of the gallery, and keeps the rest.
+    fn narrow(&mut self, section: &FineGallery, first: usize, slack: &Slack) {
+        let statistics = self.queries.statistics().iter().zip(self.queries.second_statistics());
+        for (query, (asked, statistics)) in self.asked.iter_mut().zip(statistics).enumerate() {
+            let Asked { limits, open, .. } = asked;
+            let place = |row: &OpenRow| row.index as usize - first;
+            second_products(&self.queries, query, section, open.iter().map(place), |index, product| {
+                let mut row = open[index];
+                let place = place(&row);
+                let statistics_of_row = (&section.statistics()[place], &section.second_statistics()[place]);
+                let bounds = slack.narrow(&statistics, &statistics_of_row, f64::from(row.score) + product);
+                if limits.narrow(&mut row, bounds) {
+                    self.left.push((query, row));
+                }
+            });
+            open.clear();
+        }
+    }
+
+    /// Measures what is left, of `seen` rows so far.
     fn settle(&mut self, gallery: &Gallery<'_>, metric: Metric, seen: usize) {
-        for (asked, row) in self.asked.iter_mut().zip(self.rows.chunks(gallery.dimension)) {
-            asked.opened += asked.open.len();
-            asked.given_up |= asked.opened > ALWAYS_OPEN + seen / ROWS_PER_OPEN;
-            if !asked.given_up {
-                let Asked { limits, distances, open, .. } = asked;
-                let items: Vec<usize> = open.iter().map(|row| row.index as usize).collect();
-                gallery.measure(metric, row, &items, false, |place, distance| {
-                    limits.settle(open[place], |limit| distance <= distances[limit]);
+        let query_row = |query: usize| &self.rows[query * gallery.dimension..][..gallery.dimension];
+        self.left.sort_unstable_by_key(|(query, _)| *query);
+        let mut runs = self.left.chunk_by(|a, b| a.0 == b.0).peekable();
+        while let Some(run) = runs.next() {
+            if let Some(next) = runs.peek() {
+                prefetch(query_row(next[0].0));
+                next.iter().take(ROWS_AT_ONCE).for_each(|(_, row)| prefetch(gallery.row(row.index as usize)));
+            }
+            let query = run[0].0;
+            let Asked { limits, distances, opened, given_up, .. } = &mut self.asked[query];
+            *opened += run.len();
+            *given_up |= *opened > ALWAYS_OPEN + seen / ROWS_PER_OPEN;
+            if !*given_up {
+                let items: Vec<usize> = run.iter().map(|(_, row)| row.index as usize).collect();
+                gallery.measure(metric, query_row(query), &items, true, |place, distance| {
+                    limits.settle(run[place].1, |limit| distance <= distances[limit]);
                 });
             }
-            asked.open.clear();
         }
+        self.left.clear();
     }
 }
 
 impl Asked {
     fn finish(self) -> Option<Matches> {
-        let within = self.limits.counts().iter().map(|count| *count as usize).collect();
+        let within = self.limits.counts().collect();
         (!self.given_up).then(|| Matches::counted(self.distances, within, &self.excluded))
     }
 }
