@@ -15,6 +15,8 @@ use crate::window::Shared;
 
 /// Tasks per thread that there should be, where there is enough to do.
 const TASKS: usize = 8;
+/// With fewer tasks per thread, one more or less is much: each is divided in two.
+const UNEVEN: usize = 24;
 /// Fewest blocks of filters in a task for which a panel is made anew.
 const LEAST_BLOCKS: usize = 8;
 /// Most panels that meet a block of filters one after the other, and most values that their columns may hold: what they give
@@ -44,7 +46,9 @@ pub(crate) fn forward(
     let many = panels.len() >= TOGETHER * TASKS * threads;
     let together = if many { (SPACE / (depth * kernel.columns()).max(1)).clamp(1, TOGETHER) } else { 1 };
     let clusters: Vec<&[Panel]> = panels.chunks(together).collect();
-    let wanted = (TASKS * threads).div_ceil((clusters.len() * groups).max(1));
+    let whole = (clusters.len() * groups).max(1);
+    let halves = if whole < UNEVEN * threads { 2 } else { 1 };
+    let wanted = (TASKS * threads).div_ceil(whole).max(halves);
     let parts = if threads == 1 { 1 } else { wanted.min(blocks.div_ceil(LEAST_BLOCKS)) };
     let share = blocks.div_ceil(parts.max(1)).max(1);
     // Columns that several tasks need are made beforehand.
@@ -99,7 +103,7 @@ pub(crate) fn forward(
                         let block = &mut block[..kernel.filters() * width];
                         // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
                         unsafe { panel.expect(g, finish, output, channels.clone()) };
-                        kernel.multiply(lanes(group, index), columns, *pitch, width, block);
+                        kernel.multiply(&lanes(group, index), columns, *pitch, width, block);
                         // SAFETY: likewise.
                         unsafe { panel.store(g, finish, output, channels.clone(), block, width) };
                     }

@@ -8,7 +8,7 @@ use crate::gemm::{Matrix, multiply};
 use crate::im2col::col2im;
 use crate::options::Geometry;
 use crate::window::{Shared, Window, written};
-use crate::{direct, norm, scratch, strided, weights, winograd};
+use crate::{direct, frozen, norm, scratch, strided, weights, winograd};
 
 /// Values of the column matrix that a task of [`scattered_gradient`] may hold.
 const TILE: usize = 1 << 20;
@@ -46,8 +46,9 @@ fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>)
 }
 
 fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>, output: &Shared<'_>) {
-    if winograd::fits(g) {
-        winograd::forward(g, x, filters, finish, output);
+    let kept = filters.plain().filter(|_| winograd::keeps(g)).and_then(frozen::find);
+    if winograd::fits(g, kept.is_some()) {
+        winograd::forward(g, x, filters, kept.as_deref(), finish, output);
     } else {
         direct::forward(g, x, filters, finish, output);
     }

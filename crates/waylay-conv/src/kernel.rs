@@ -93,7 +93,11 @@ impl Kernel {
     /// sums may be anything.
     pub fn multiply_some(self, a: &[f32], b: &[f32], width: usize, count: usize, block: &mut [f32]) {
         if count > FEW_COLUMNS || self.filters != MANY {
-            self.multiply(Lanes::Packed(a), b, width, width, block);
+            self.multiply(&Lanes::Packed(a), b, width, width, block);
+            return;
+        }
+        if a.is_empty() {
+            block.fill(0.0);
             return;
         }
         for column in 0..count {
@@ -104,7 +108,7 @@ impl Kernel {
 
     /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`, summed; the rows of `b`, of
     /// `width` values too, are `pitch` apart.
-    pub fn multiply(self, a: Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+    pub fn multiply(self, a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
         let depth = a.depth(self.filters);
         assert!(depth == 0 || b.len() >= (depth - 1) * pitch + width);
         assert!(pitch >= width && block.len() == self.filters * width);
@@ -140,7 +144,8 @@ vectorised! {
 
 /// Operands of one block.
 struct Block<'a> {
-    a: Lanes<'a>,
+    // Not a copy, which would be made in larger pieces than it was written in, and wait for all that was stored before.
+    a: &'a Lanes<'a>,
     b: &'a [f32],
     pitch: usize,
     block: &'a mut [f32],
@@ -166,7 +171,7 @@ impl<const N: usize> Wide<'_, N> {
             block.fill(0.0);
         }
         let b = b.chunks(STEPS * pitch).enumerate();
-        match a {
+        match *a {
             Lanes::Packed(a) => {
                 for (a, (part, b)) in a.chunks(STEPS * M).zip(b) {
                     let sums = products::<S, N, M>(simd, a.as_chunks::<M>().0.iter().copied(), b, pitch);
@@ -224,11 +229,11 @@ fn store<S: Simd, const N: usize, const M: usize>(
 }
 
 /// A block without special instructions.
-fn plain(a: Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+fn plain(a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
     block.fill(0.0);
     let depth = a.depth(FEW);
     let lanes = |step: usize| -> [f32; FEW] {
-        match a {
+        match *a {
             Lanes::Packed(a) => std::array::from_fn(|lane| a[step * FEW + lane]),
             Lanes::Spread { values, places, lanes } => {
                 std::array::from_fn(|lane| values[places[step] as usize + lanes[lane]])
@@ -283,7 +288,7 @@ mod tests {
                 let lanes = std::array::from_fn(|lane| lane.min(kernel.filters() - 1) * depth);
                 for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }] {
                     block.fill(f32::NAN);
-                    kernel.multiply(a_of, &b, pitch, width, &mut block);
+                    kernel.multiply(&a_of, &b, pitch, width, &mut block);
                     let check = |block: &[f32], columns: usize| {
                         for (i, found) in block.iter().enumerate().filter(|(i, _)| i % width < columns) {
                             let (row, column) = (i / width, i % width);

@@ -11,7 +11,7 @@ pub struct ConvOptions {
     pub dilation: [usize; 2],
     /// Groups that channels are divided into.
     pub groups: usize,
-    /// Whether 3x3 kernels at stride 1 may go by Winograd's F(4x4, 3x3) where that is faster. Its rounding is two to five
+    /// Whether 3x3 kernels at stride 1 or 2 may go by Winograd's F(4x4, 3x3) where that is faster. Its rounding is two to five
     /// times that of plain sums, and below 4e-6 of the largest value in the tests.
     pub winograd: bool,
 }

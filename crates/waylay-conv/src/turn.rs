@@ -58,7 +58,7 @@ pub(crate) fn multiply_rows<'a>(
                     simd::prefetch(&b[row * pitch..][..len]);
                 }
                 let block = &mut block[..filters * width];
-                kernel.multiply(lanes(index), turned, width, width, block);
+                kernel.multiply(&lanes(index), turned, width, width, block);
                 for (product, sums) in product.chunks_mut(stride).zip(block.chunks_exact(width)) {
                     let product = &mut product[from..from + count];
                     if accumulate {

@@ -138,7 +138,7 @@ impl Work<'_> {
                         let (target, after) = std::mem::take(&mut sums).split_at_mut(count * width);
                         (gradient, sums) = (rest, after);
                         let block = &mut block[..count * width];
-                        kernel.multiply(columns, own, width, width, block);
+                        kernel.multiply(&columns, own, width, width, block);
                         simd::add(target, block);
                     }
                 }

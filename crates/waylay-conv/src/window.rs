@@ -30,6 +30,17 @@ impl<'a> Shared<'a> {
         let start = unsafe { self.start.add(start) };
         Window { start, rows, columns, stride, buffer: PhantomData }
     }
+
+    /// `len` values from `start` on. Panics if they leave the buffer.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody else may use any of its values.
+    #[allow(clippy::mut_from_ref, reason = "whose values are used at the same time is what callers promise")]
+    pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+        assert_inside(self.len, start, 1, len, len);
+        // SAFETY: the values lie inside the buffer, and the caller promises that they are borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
 }
 
 /// `len` values, each of which `fill` writes; nothing is cleared beforehand.

@@ -1,7 +1,12 @@
-//! Convolution with 3x3 kernels and stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 pixels instead of 144.
+//! Convolution with 3x3 kernels by Winograd's method. At stride 1 it is F(4x4, 3x3): 36 products for 16 pixels instead of 144.
 //! Source: Lavin and Gray, arXiv:1509.09308, sections 3 and 4.3, with the points 0, ±5/8, ±3/2 and ∞ in place of 0, ±1,
 //! ±2 and ∞: all are exact in `f32`, and as they lie closer to one in size, less is lost to cancellation (Barabasz et
 //! al., arXiv:1803.10986). What is lost all the same, the tests bound against `f64`.
+//!
+//! At stride 2, the first and the third tap see every other pixel, and the second one those between: the sum of a convolution with two
+//! taps and of one with one tap, both of stride 1. With the same points less 0, F(4, 2) of the former takes 5 products for four pixels,
+//! and the latter 4, as its products at ∞ are 0; in two dimensions, 81 instead of 144. At each point, what the two, or four, parts give
+//! is summed before it is transformed back: they are as many channels.
 
 use std::ops::Range;
 
@@ -9,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::filters::Filters;
 use crate::finish::Finish;
+use crate::frozen::Kept;
 use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
@@ -16,10 +22,11 @@ use crate::simd::{self, vectorised};
 use crate::turn::multiply_rows;
 use crate::window::Shared;
 
-/// Pixels of a tile's output across and down, and of its input.
+/// Pixels of a tile's output across and down.
 const OUT: usize = 4;
+/// Points across and down: 0, A, -A, B, -B and ∞.
 const IN: usize = 6;
-/// Products per tile, channel and filter.
+/// Pairs of points, one down and one across.
 const POINTS: usize = IN * IN;
 /// Weights per channel and filter.
 const TAPS: usize = 9;
@@ -31,12 +38,59 @@ const SUM: f32 = A * A + B * B;
 const PRODUCT: f32 = A * A * B * B;
 const NEAR: f32 = 2.0 * A * A * (A * A - B * B);
 const FAR: f32 = 2.0 * B * B * (B * B - A * A);
+
+/// What becomes of a tile's input across, and down.
+struct Form {
+    /// Pixels from one tile to the next, and of a tile.
+    step: usize,
+    span: usize,
+    /// Parts that have a product at each of the points, and that those before have together.
+    parts: [usize; IN],
+    before: [usize; IN],
+    /// Parts of all points.
+    total: usize,
+    /// Fewest tiles in all for which transforming the filters pays, and with filters that are kept.
+    least: [usize; 2],
+}
+
+/// At stride 1.
+static EACH: Form =
+    Form { step: OUT, span: OUT + 2, parts: [1; IN], before: [0, 1, 2, 3, 4, 5], total: 6, least: [32, 16] };
+/// At stride 2.
+static EVERY_OTHER: Form = Form {
+    step: 2 * OUT,
+    span: 2 * OUT + 1,
+    parts: [0, 2, 2, 2, 2, 1],
+    before: [0, 0, 2, 4, 6, 8],
+    total: 9,
+    least: [96, 32],
+};
+
+impl Form {
+    fn of(g: &Geometry) -> &'static Self {
+        if g.options.stride == [1; 2] { &EACH } else { &EVERY_OTHER }
+    }
+
+    /// Products per tile, channel and filter.
+    fn rows(&self) -> usize {
+        self.total * self.total
+    }
+
+    /// Which of the products that is: of a point, and a part of it, down and across.
+    fn row(&self, [down, down_part]: [usize; 2], [across, across_part]: [usize; 2]) -> usize {
+        self.before[down] * self.total
+            + self.parts[down] * self.before[across]
+            + down_part * self.parts[across]
+            + across_part
+    }
+}
+
 /// Channels whose filters are transformed at once.
 const CHANNELS: usize = 32;
 /// Fewest channels in and out for which the transforms pay.
 const LEAST_CHANNELS: usize = 32;
-/// Fewest tiles in all for which transforming the filters pays.
-const LEAST_IN_ALL: usize = 32;
+/// Most values of transformed filters that are kept: reading more takes as long as other ways to the output.
+const MOST_KEPT: usize = 10 << 20;
 /// Fewest tiles in all for which transforming the weight's gradient back pays.
 const LEAST_FOR_WEIGHTS: usize = 64;
 /// Fewest panels per thread for which a thread takes whole panels.
@@ -46,24 +100,31 @@ const BLOCK: usize = 1 << 20;
 /// Tiles that the weight gradient transforms at once.
 const STRIP: usize = 64;
 
-/// Whether this module computes the convolution, and is likely to be faster than columns.
-pub(crate) fn fits(g: &Geometry) -> bool {
+/// Whether this module computes the convolution, and is likely to be faster than columns; `is_kept` says whether its transformed filters
+/// are, or will be.
+pub(crate) fn fits(g: &Geometry, is_kept: bool) -> bool {
     let o = &g.options;
     o.winograd
         && g.kernel == [3; 2]
-        && o.stride == [1; 2]
+        && (o.stride == [1; 2] || o.stride == [2; 2])
         && o.dilation == [1; 2]
         && o.groups == 1
         && g.in_channels >= LEAST_CHANNELS
         && g.out_channels >= LEAST_CHANNELS
         && g.output[0] >= OUT
         && g.output[1] >= OUT
-        && g.images * g.output[0].div_ceil(OUT) * g.output[1].div_ceil(OUT) >= LEAST_IN_ALL
+        && g.images * g.output[0].div_ceil(OUT) * g.output[1].div_ceil(OUT)
+            >= Form::of(g).least[usize::from(is_kept)]
+}
+
+/// Whether transformed filters are worth their memory, if they need not be made again.
+pub(crate) fn keeps(g: &Geometry) -> bool {
+    g.options.winograd && Form::of(g).rows() * g.in_channels * g.out_channels <= MOST_KEPT
 }
 
 /// Whether this module is likely to be the fastest way to the weight's gradient.
 pub(crate) fn fits_weight(g: &Geometry) -> bool {
-    fits(g) && Tiling::new(g).count(g) >= LEAST_FOR_WEIGHTS
+    fits(g, false) && g.options.stride == [1; 2] && Tiling::new(g).count(g) >= LEAST_FOR_WEIGHTS
 }
 
 /// Tiles of a convolution, row by row over all images, one after the other.
@@ -125,6 +186,7 @@ impl Panel {
 /// A convolution under way.
 struct Work<'a> {
     g: &'a Geometry,
+    form: &'static Form,
     kernel: Kernel,
     weight: &'a Filters<'a>,
     finish: &'a Finish<'a>,
@@ -136,39 +198,49 @@ pub(crate) fn forward(
     g: &Geometry,
     x: &[f32],
     weight: &Filters<'_>,
+    kept: Option<&Kept>,
     finish: &Finish<'_>,
     output: &Shared<'_>,
 ) {
-    let (kernel, tiling) = (Kernel::new(), Tiling::new(g));
+    let (kernel, tiling, form) = (Kernel::new(), Tiling::new(g), Form::of(g));
     let mut total = 0;
     let panels: Vec<Panel> = (0..tiling.count(g))
         .step_by(kernel.columns())
         .map(|first| {
             let tiles = first..tiling.count(g).min(first + kernel.columns());
             let (width, start) = (kernel.width(tiles.len()), total);
-            total += POINTS * g.in_channels * width;
+            total += form.rows() * g.in_channels * width;
             Panel { runs: tiling.runs(tiles), width, start }
         })
         .collect();
-    let work = Work { g, kernel, weight, finish, output };
+    let work = Work { g, form, kernel, weight, finish, output };
+    let kept = kept.map(|kept| kept.transformed(g.options.stride[0], || work.all_filters()));
     if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
-        work.panel_by_panel(x, &panels);
+        work.panel_by_panel(x, &panels, kept);
     } else {
-        work.filter_by_filter(x, &panels, total);
+        work.filter_by_filter(x, &panels, total, kept);
     }
 }
 
 impl Work<'_> {
+    /// All filters, transformed, on this thread.
+    fn all_filters(&self) -> Vec<f32> {
+        let mut filters = vec![0.0; self.blocks() * self.block_len()];
+        let blocks = filters.chunks_exact_mut(self.block_len()).enumerate();
+        blocks.for_each(|(block, filters)| self.transform_filters(block, filters));
+        filters
+    }
+
     /// Every thread takes whole panels, and meets all filters, which are transformed beforehand.
-    fn panel_by_panel(&self, x: &[f32], panels: &[Panel]) {
+    fn panel_by_panel(&self, x: &[f32], panels: &[Panel], kept: Option<&[f32]>) {
         let (g, len) = (self.g, self.block_len());
-        scratch::with(self.blocks() * len, |filters| {
+        scratch::with(if kept.is_some() { 0 } else { self.blocks() * len }, |filters| {
             filters.par_chunks_mut(len).enumerate().for_each(|(block, filters)| {
                 self.transform_filters(block, filters);
             });
-            let filters = &*filters;
+            let filters = kept.unwrap_or(filters);
             panels.par_iter().for_each(|panel| {
-                scratch::with(POINTS * g.in_channels * panel.width, |input| {
+                scratch::with(self.form.rows() * g.in_channels * panel.width, |input| {
                     let shared = Shared::new(input);
                     for channel in 0..g.in_channels {
                         self.transform_input(x, panel, channel, &shared, 0);
@@ -183,7 +255,7 @@ impl Work<'_> {
 
     /// Every thread takes some filters, which it transforms itself, and meets all panels, whose input is transformed
     /// beforehand.
-    fn filter_by_filter(&self, x: &[f32], panels: &[Panel], total: usize) {
+    fn filter_by_filter(&self, x: &[f32], panels: &[Panel], total: usize, kept: Option<&[f32]>) {
         let g = self.g;
         scratch::with(total, |inputs| {
             let shared = Shared::new(inputs);
@@ -192,11 +264,17 @@ impl Work<'_> {
             });
             let inputs = &*inputs;
             (0..self.blocks()).into_par_iter().for_each(|block| {
-                scratch::with(self.block_len(), |filters| {
-                    self.transform_filters(block, filters);
+                let len = self.block_len();
+                scratch::with(if kept.is_some() { 0 } else { len }, |filters| {
+                    let filters = match kept {
+                        Some(kept) => &kept[block * len..][..len],
+                        None => {
+                            self.transform_filters(block, filters);
+                            filters
+                        }
+                    };
                     for panel in panels {
-                        let input = &inputs[panel.start..][..POINTS * g.in_channels * panel.width];
-                        self.fill(block, filters, input, panel);
+                        self.fill(block, filters, &inputs[panel.start..], panel);
                     }
                 });
             });
@@ -210,44 +288,59 @@ impl Work<'_> {
 
     /// Values of a block of transformed filters.
     fn block_len(&self) -> usize {
-        POINTS * self.g.in_channels * self.kernel.filters()
+        self.form.rows() * self.g.in_channels * self.kernel.filters()
     }
 
-    /// Writes V = Bᵀ d B of one channel in a panel: a row for each of 36 points, which a whole panel's channels lie apart.
+    /// Writes V = Bᵀ d B of one channel in a panel: a row for each product, which a whole panel's channels lie apart.
     fn transform_input(&self, x: &[f32], panel: &Panel, channel: usize, input: &Shared<'_>, start: usize) {
         let (start, pitch) = (start + channel * panel.width, self.g.in_channels * panel.width);
+        let rows = Rows { shared: input, start, pitch, width: panel.width };
         // SAFETY: every channel of every panel has rows of its own.
         unsafe {
-            transform_input(
-                self.g,
-                x,
-                channel,
-                &panel.runs,
-                Rows { shared: input, start, pitch, width: panel.width },
-            );
+            if self.form.step == OUT {
+                transform_input(self.g, x, channel, &panel.runs, rows);
+            } else {
+                transform_strided(self.g, x, channel, &panel.runs, rows);
+            }
         }
     }
 
-    /// U = G g Gᵀ of a block of filters: for each of 36 points, a row for each channel, a column for each filter.
+    /// U = G g Gᵀ of a block of filters: for each product, a row for each channel, a column for each filter.
     fn transform_filters(&self, block: usize, filters: &mut [f32]) {
         let (ins, count) = (self.g.in_channels, self.kernel.filters());
         // Some channels at a time: a row per tap and channel, the same with all channels of a tap together, halfway.
         let most = CHANNELS.min(ins) * count;
-        scratch::with((2 * TAPS + 3 * IN) * most + ins * TAPS * count, |space| {
+        scratch::with((2 * TAPS + 3 * self.form.total) * most + ins * TAPS * count, |space| {
             let (rows, space) = space.split_at_mut(ins * TAPS * count);
             self.weight.interleave(self.g, 0, block * count, count, rows);
             for (step, rows) in rows.chunks(CHANNELS * TAPS * count).enumerate() {
                 let len = rows.len() / TAPS;
                 let (taps, half) = space.split_at_mut(TAPS * len);
                 gather_taps(rows, count, taps);
-                for column in 0..3 {
-                    let d = [0, 3, 6].map(|row| &taps[(row + column) * len..][..len]);
-                    filter_points(d, six(&mut half[column * len..], 3 * len, len));
-                }
-                for (row, half) in half.chunks_exact(3 * len).take(IN).enumerate() {
-                    let d = [0, 1, 2].map(|column| &half[column * len..][..len]);
-                    let start = row * IN * ins * count + step * CHANNELS * count;
-                    filter_points(d, six(&mut filters[start..], ins * count, len));
+                let start = |row: usize| (row * ins + step * CHANNELS) * count;
+                if self.form.step == OUT {
+                    for column in 0..3 {
+                        let d = [0, 3, 6].map(|row| &taps[(row + column) * len..][..len]);
+                        filter_points(d, six(&mut half[column * len..], 3 * len, len));
+                    }
+                    for (row, half) in half.chunks_exact(3 * len).take(IN).enumerate() {
+                        let d = [0, 1, 2].map(|column| &half[column * len..][..len]);
+                        filter_points(d, six(&mut filters[start(row * IN)..], ins * count, len));
+                    }
+                } else {
+                    for column in 0..3 {
+                        let d = [0, 3, 6].map(|row| &taps[(row + column) * len..][..len]);
+                        strided_filter_points(
+                            d,
+                            &mut half[column * len..],
+                            std::array::from_fn(|row| row * 3 * len),
+                        );
+                    }
+                    for (row, half) in half.chunks_exact(3 * len).take(self.form.total).enumerate() {
+                        let d = [0, 1, 2].map(|column| &half[column * len..][..len]);
+                        let places = strided_rows(row).map(start);
+                        strided_filter_points(d, filters, places);
+                    }
                 }
             }
         });
@@ -258,12 +351,13 @@ impl Work<'_> {
         let (g, kernel, width) = (self.g, self.kernel, panel.width);
         let (count, first) = (kernel.filters(), block * kernel.filters());
         scratch::with(POINTS * count * width, |products| {
-            let filters = filters.chunks_exact(g.in_channels * count);
-            let inputs = input.chunks_exact(g.in_channels * width);
-            for ((filters, input), product) in
-                filters.zip(inputs).zip(products.chunks_exact_mut(count * width))
-            {
-                kernel.multiply_some(filters, input, width, panel.count(), product);
+            let (mut filters, mut input) = (filters, input);
+            for (point, product) in products.chunks_exact_mut(count * width).enumerate() {
+                let depth = self.form.parts[point / IN] * self.form.parts[point % IN] * g.in_channels;
+                let (a, b);
+                (a, filters) = filters.split_at(depth * count);
+                (b, input) = input.split_at(depth * width);
+                kernel.multiply_some(a, b, width, panel.count(), product);
             }
             for row in 0..count.min(g.out_channels - first) {
                 self.transform_output(first + row, &products[row * width..], count * width, panel);
@@ -388,20 +482,35 @@ struct Rows<'a> {
     width: usize,
 }
 
-impl Rows<'_> {
-    /// Calls `work` with the places of the six points that are level with each other in row `row`.
+impl<'a> Rows<'a> {
+    /// The row of a product.
     ///
     /// # Safety
-    /// No other thread may use these rows at the same time.
-    unsafe fn of(self, row: usize, work: impl FnOnce([&mut [f32]; IN])) {
-        let window = |column: usize| {
-            let start = self.start + (row * IN + column) * self.pitch;
-            // SAFETY: the six rows differ, and nobody else uses them.
-            unsafe { self.shared.window(start, 1, self.width, self.width) }
-        };
-        let mut w = [window(0), window(1), window(2), window(3), window(4), window(5)];
-        let [a, b, c, d, e, f] = &mut w;
-        work([a.row(0), b.row(0), c.row(0), d.row(0), e.row(0), f.row(0)]);
+    /// While it lives, nobody else may use it.
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.shared.slice(self.start + row * self.pitch, self.width) }
+    }
+
+    /// The rows at stride 1 of the six points that are level with each other in row `row`.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn level(self, row: usize) -> [&'a mut [f32]; IN] {
+        let first = row * IN;
+        // SAFETY: they differ; and the caller's promise.
+        unsafe {
+            [
+                self.row(first),
+                self.row(first + 1),
+                self.row(first + 2),
+                self.row(first + 3),
+                self.row(first + 4),
+                self.row(first + 5),
+            ]
+        }
     }
 }
 
@@ -422,6 +531,7 @@ unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run],
         let (line, end) = line.split_at_mut(lines);
         for (place, run) in runs.iter().enumerate() {
             let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+            expect(g, x, channel, run, EACH.step);
             let at = [(run.down * OUT).wrapping_sub(top), (run.across * OUT).wrapping_sub(left)];
             copy_lines(plane, g.input, at, OUT * run.len, OUT * width, &mut line[OUT * run.lane..]);
             let at = [at[0], at[1].wrapping_add(OUT * run.len)];
@@ -445,7 +555,70 @@ unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run],
             let d = |k: usize| &dealt[(k * IN + row) * width..][..width];
             let d = [d(0), d(1), d(2), d(3), d(4), d(5)];
             // SAFETY: the caller's promise.
-            unsafe { rows.of(row, |out| input_points(d, out)) };
+            input_points(d, unsafe { rows.level(row) });
+        }
+    });
+}
+
+/// Brings near what the next channel has where a run is.
+fn expect(g: &Geometry, x: &[f32], channel: usize, run: &Run, step: usize) {
+    if channel + 1 < g.in_channels {
+        let plane = &x[(run.image * g.in_channels + channel + 1) * g.input_area()..][..g.input_area()];
+        let [height, width] = g.input;
+        let first = (run.down * step).min(height);
+        let rows = first..(first + step).min(height);
+        simd::prefetch(&plane[rows.start * width..rows.end * width]);
+    }
+}
+
+/// The products at stride 2 that come from row `row` of what the transform down gave: of the points after 0, and for each but ∞ of the
+/// taps at the ends and then of the one between.
+fn strided_rows(row: usize) -> [usize; 9] {
+    let place = |index: usize| [1 + index / 2, index % 2];
+    std::array::from_fn(|column| EVERY_OTHER.row(place(row), place(column)))
+}
+
+/// [`transform_input`] at stride 2.
+///
+/// # Safety
+/// No other thread may use `rows` at the same time.
+unsafe fn transform_strided(g: &Geometry, x: &[f32], channel: usize, runs: &[Run], rows: Rows<'_>) {
+    let ([top, left, ..], width) = (g.options.padding, rows.width);
+    let Form { step, span, total, .. } = EVERY_OTHER;
+    // The lines of each tile's first eight pixels, and of the one after each run; their vertical transforms; and those dealt by their
+    // place in the tile.
+    let (lines, ends) = (span * step * width, span * runs.len());
+    scratch::with(2 * (lines + ends) + span * total * width, |space| {
+        let (line, rest) = space.split_at_mut(lines + ends);
+        let (half, rest) = rest.split_at_mut(lines);
+        let (half_end, dealt) = rest.split_at_mut(ends);
+        line.fill(0.0);
+        let (line, end) = line.split_at_mut(lines);
+        for (place, run) in runs.iter().enumerate() {
+            let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+            expect(g, x, channel, run, step);
+            let at = [(run.down * step).wrapping_sub(top), (run.across * step).wrapping_sub(left)];
+            copy_lines(plane, g.input, at, step * run.len, step * width, &mut line[step * run.lane..]);
+            let at = [at[0], at[1].wrapping_add(step * run.len)];
+            copy_lines(plane, g.input, at, 1, runs.len(), &mut end[place..]);
+        }
+        strided_down(line, step * width, half);
+        strided_down(end, runs.len(), half_end);
+        deal_eight(half, &mut dealt[..step * total * width]);
+        let (own, next) = dealt.split_at_mut(step * total * width);
+        next[..total * width - 1].copy_from_slice(&own[1..total * width]);
+        for (place, run) in runs.iter().enumerate() {
+            for row in 0..total {
+                next[row * width + run.lane + run.len - 1] = half_end[row * runs.len() + place];
+            }
+        }
+        for row in 0..total {
+            let d = |k: usize| &dealt[(k * total + row) * width..][..width];
+            let at = strided_rows(row);
+            // SAFETY: these rows differ; and the caller's promise.
+            let row = |k: usize| unsafe { rows.row(at[k]) };
+            end_rows([d(0), d(2), d(4), d(6), d(8)], [row(0), row(2), row(4), row(6), row(8)]);
+            middle_rows([d(1), d(3), d(5), d(7)], [row(1), row(3), row(5), row(7)]);
         }
     });
 }
@@ -472,7 +645,7 @@ unsafe fn transform_gradient(g: &Geometry, gradient: &[f32], channel: usize, run
             let y = |k: usize| &dealt[(k * IN + row) * width..][..width];
             let y = [y(0), y(1), y(2), y(3)];
             // SAFETY: the caller's promise.
-            unsafe { rows.of(row, |out| gradient_points(y, out)) };
+            gradient_points(y, unsafe { rows.level(row) });
         }
     });
 }
@@ -498,6 +671,22 @@ fn points([d0, d1, d2, d3, d4, d5]: [f32; 6]) -> [f32; 6] {
         far[0] - far[1],
         PRODUCT * d1 - SUM * d3 + d5,
     ]
+}
+
+/// G g of one place for the taps at the ends, which has no product at 0.
+#[inline(always)]
+fn end_points([a, c]: [f32; 2]) -> [f32; 5] {
+    let near = [a * (A / NEAR), c * (A * A / NEAR)];
+    let far = [a * (B / FAR), c * (B * B / FAR)];
+    [near[1] + near[0], near[1] - near[0], far[1] + far[0], far[1] - far[0], c]
+}
+
+/// Bᵀ d of one place at stride 2, but at ∞.
+#[inline(always)]
+fn finite_points([d0, d1, d2, d3]: [f32; 4]) -> [f32; 4] {
+    let near = [d3 - B * B * d1, A * (d2 - B * B * d0)];
+    let far = [d3 - A * A * d1, B * (d2 - A * A * d0)];
+    [near[0] + near[1], near[0] - near[1], far[0] + far[1], far[0] - far[1]]
 }
 
 /// A y of one place.
@@ -549,7 +738,22 @@ vectorised! {
 }
 
 vectorised! {
-    /// Copies what a plane has of `len` values from `[y, x]` on, of up to six rows, to lines `pitch` apart. Places left of and
+    /// G g for every place at stride 2, from the places `at` on, which are as far apart at least as there are values.
+    fn strided_filter_points(d: [&[f32]; 3], out: &mut [f32], at: [usize; 9]) {
+        let len = d[0].len();
+        let (a, b, c) = (&d[0][..len], &d[1][..len], &d[2][..len]);
+        let places = at.map(|start| start..start + len);
+        let [o0, o1, o2, o3, o4, o5, o6, o7, o8] = out.get_disjoint_mut(places).expect("places that differ");
+        for i in 0..len {
+            let ([p, q, r, s, t], [u, v, w, x, _]) = (end_points([a[i], c[i]]), end_points([b[i], 0.0]));
+            (o0[i], o2[i], o4[i], o6[i], o8[i]) = (p, q, r, s, t);
+            (o1[i], o3[i], o5[i], o7[i]) = (u, v, w, x);
+        }
+    }
+}
+
+vectorised! {
+    /// Copies what a plane has of `len` values from `[y, x]` on, of as many rows as there are lines, to lines `pitch` apart. Places left of and
     /// above the plane are negative, wrapped.
     fn copy_lines(
         plane: &[f32],
@@ -591,6 +795,16 @@ vectorised! {
 }
 
 vectorised! {
+    /// Value `8 t + k` becomes value `t` of part `k` of eight.
+    fn deal_eight(values: &[f32], parts: &mut [f32]) {
+        let eights = values.as_chunks::<8>().0;
+        for (k, part) in parts.chunks_exact_mut(eights.len()).enumerate() {
+            part.iter_mut().zip(eights).for_each(|(value, eight)| *value = eight[k]);
+        }
+    }
+}
+
+vectorised! {
     /// The reverse of [`deal`].
     fn weave(parts: &[f32], values: &mut [f32]) {
         let quads = values.as_chunks_mut::<OUT>().0;
@@ -621,6 +835,15 @@ fn input_down(lines: &[f32], pitch: usize, out: &mut [f32]) {
     input_points([d(0), d(1), d(2), d(3), d(4), d(5)], six(out, pitch, pitch));
 }
 
+/// The same at stride 2, of nine lines.
+fn strided_down(lines: &[f32], pitch: usize, out: &mut [f32]) {
+    let d = |k: usize| &lines[k * pitch..][..pitch];
+    let lines = std::array::from_fn(|k| k * pitch..(k + 1) * pitch);
+    let [p, q, r, s, t, u, v, w, x] = out.get_disjoint_mut(lines).expect("lines that differ");
+    end_rows([d(0), d(2), d(4), d(6), d(8)], [p, r, t, v, x]);
+    middle_rows([d(1), d(3), d(5), d(7)], [q, s, u, w]);
+}
+
 /// A y for every place of four lines, `pitch` apart; results as far apart.
 fn gradient_down(lines: &[f32], pitch: usize, out: &mut [f32]) {
     let y = |k: usize| &lines[k * pitch..][..pitch];
@@ -638,6 +861,37 @@ vectorised! {
         for i in 0..len {
             let p = points([d[0][i], d[1][i], d[2][i], d[3][i], d[4][i], d[5][i]]);
             (o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
+        }
+    }
+}
+
+vectorised! {
+    /// Bᵀ d for every place that the taps at the ends see at stride 2.
+    fn end_rows(d: [&[f32]; 5], out: [&mut [f32]; 5]) {
+        let len = d[0].len();
+        let d = [&d[0][..len], &d[1][..len], &d[2][..len], &d[3][..len], &d[4][..len]];
+        let [o0, o1, o2, o3, o4] = out;
+        let (o0, o1, o2) = (&mut o0[..len], &mut o1[..len], &mut o2[..len]);
+        let (o3, o4) = (&mut o3[..len], &mut o4[..len]);
+        for i in 0..len {
+            let p = finite_points([d[0][i], d[1][i], d[2][i], d[3][i]]);
+            (o0[i], o1[i], o2[i], o3[i]) = (p[0], p[1], p[2], p[3]);
+            o4[i] = PRODUCT * d[0][i] - SUM * d[2][i] + d[4][i];
+        }
+    }
+}
+
+vectorised! {
+    /// The same for the tap between them, which has no product at ∞.
+    fn middle_rows(d: [&[f32]; 4], out: [&mut [f32]; 4]) {
+        let len = d[0].len();
+        let d = [&d[0][..len], &d[1][..len], &d[2][..len], &d[3][..len]];
+        let [o0, o1, o2, o3] = out;
+        let (o0, o1) = (&mut o0[..len], &mut o1[..len]);
+        let (o2, o3) = (&mut o2[..len], &mut o3[..len]);
+        for i in 0..len {
+            let p = finite_points([d[0][i], d[1][i], d[2][i], d[3][i]]);
+            (o0[i], o1[i], o2[i], o3[i]) = (p[0], p[1], p[2], p[3]);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
+use waylay_conv::{FrozenFilters, freeze};
 
 use super::OnnxError;
 use super::candidates::{self, Candidate};
@@ -54,6 +55,9 @@ pub(super) struct Network {
     device: Device,
     /// Whether each image's output depends on that image alone.
     independent: bool,
+    /// What convolutions keep of the constants.
+    #[expect(dead_code, reason = "held, not read")]
+    frozen: Vec<FrozenFilters>,
     plans: Mutex<HashMap<Wanted, Arc<Plan>>>,
 }
 
@@ -90,7 +94,7 @@ impl Network {
     pub fn new(mut graph: Graph, output: Id, device: Device) -> Result<Self, OnnxError> {
         fold(&mut graph, output, &Device::flex())?;
         let output = graph.outputs[0];
-        let mut known = HashMap::new();
+        let (mut known, mut frozen) = (HashMap::new(), Vec::new());
         for (id, constant) in std::mem::take(&mut graph.constants) {
             let value = match constant {
                 Constant { dims, values: Values::Float(floats) } if floats.len() > SMALL => {
@@ -99,6 +103,9 @@ impl Network {
                 }
                 small => Value::known(small),
             };
+            if let Value::Tensor(Ranked::R4(weight)) = &value {
+                frozen.extend(freeze(weight));
+            }
             known.insert(id, value);
         }
         Ok(Self {
@@ -108,6 +115,7 @@ impl Network {
             taps: Vec::new(),
             device,
             independent: false,
+            frozen,
             plans: Mutex::default(),
         })
     }
