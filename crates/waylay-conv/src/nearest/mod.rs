@@ -3,8 +3,11 @@
 //!
 //! [`QuantisedGallery`] and [`QuantisedQueries`] hold rows in 8 bits, [`dot_tile`] multiplies them, [`scan()`] keeps
 //! the pairs that error bounds leave open as [`Candidates`], and [`squared_distances`] or [`dot_products`] measure
-//! those. [`FineGallery`] and [`FineQueries`] hold rows in 16 bits, [`fine_dot_tile`] multiplies them, and [`count_panel`] counts
-//! what is within some limits, but for the pairs that the bounds leave open. How wide the bounds have to be is the caller's to say, in [`RowBound`] and [`QueryBound`].
+//! those.
+//!
+//! [`FineGallery`] and [`FineQueries`] hold rows in 16 bits, [`fine_dot_tile`] multiplies them, and [`count_panel`] counts what is within
+//! some limits, but for the pairs that the bounds leave open; for those, [`second_products`] says what the products of 16 bits lack.
+//! How wide the bounds have to be is the caller's to say, in [`RowBound`] and [`QueryBound`], and to [`Limits::narrow`].
 
 mod candidates;
 mod count;

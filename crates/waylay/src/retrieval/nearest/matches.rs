@@ -1,7 +1,8 @@
 //! How many gallery items are no farther than each of a query's matches.
 //!
 //! The matches' own distances are measured first. Then approximate dot products, of 16-bit integers, bound every distance
-//! (`bounds.rs`): most pairs lie certainly within such a distance or beyond it, and are counted; the others are measured.
+//! (`bounds.rs`): most pairs lie certainly within such a distance or beyond it, and are counted. Second digits narrow the bounds of the
+//! others; what they still leave open is measured.
 
 use rayon::prelude::*;
 use waylay_conv::nearest::{

@@ -34,6 +34,32 @@ const MAX_WORK: u64 = 1 << 38;
 const ALONE_PIXELS: usize = 768;
 const ALONE_ELEMENTS: usize = 1 << 17;
 
+/// How many values convolutions keep for each weight of a 3x3 kernel, at stride 1.
+const KEPT_PER_WEIGHT: usize = 4;
+
+/// Lets convolutions keep what they make of their filters, the smallest first, which belong to the largest maps, until that takes as much
+/// memory as all constants.
+fn frozen(known: &HashMap<Id, Value>) -> Vec<FrozenFilters> {
+    let mut tensors: Vec<_> = known
+        .iter()
+        .filter_map(|(id, value)| if let Value::Tensor(tensor) = value { Some((*id, tensor)) } else { None })
+        .collect();
+    let size = |tensor: &Ranked| tensor.dims().iter().product::<usize>();
+    tensors.sort_unstable_by_key(|(id, tensor)| (size(tensor), *id));
+    let mut room: usize = tensors.iter().map(|(_, tensor)| size(tensor)).sum();
+    let mut frozen = Vec::new();
+    for (_, tensor) in tensors {
+        if let Ranked::R4(weight) = tensor
+            && let Some(left) = room.checked_sub(KEPT_PER_WEIGHT * size(tensor))
+            && let Some(filters) = freeze(weight)
+        {
+            room = left;
+            frozen.push(filters);
+        }
+    }
+    frozen
+}
+
 /// What a dry run measured.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trace {
@@ -94,7 +120,7 @@ impl Network {
     pub fn new(mut graph: Graph, output: Id, device: Device) -> Result<Self, OnnxError> {
         fold(&mut graph, output, &Device::flex())?;
         let output = graph.outputs[0];
-        let (mut known, mut frozen) = (HashMap::new(), Vec::new());
+        let mut known = HashMap::new();
         for (id, constant) in std::mem::take(&mut graph.constants) {
             let value = match constant {
                 Constant { dims, values: Values::Float(floats) } if floats.len() > SMALL => {
@@ -103,11 +129,9 @@ impl Network {
                 }
                 small => Value::known(small),
             };
-            if let Value::Tensor(Ranked::R4(weight)) = &value {
-                frozen.extend(freeze(weight));
-            }
             known.insert(id, value);
         }
+        let frozen = frozen(&known);
         Ok(Self {
             graph,
             known,
