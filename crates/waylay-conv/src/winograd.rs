@@ -119,7 +119,9 @@ pub(crate) fn fits(g: &Geometry, is_kept: bool) -> bool {
 
 /// Whether transformed filters are worth their memory, if they need not be made again.
 pub(crate) fn keeps(g: &Geometry) -> bool {
-    g.options.winograd && Form::of(g).rows() * g.in_channels * g.out_channels <= MOST_KEPT
+    g.options.winograd
+        && g.kernel == [3; 2]
+        && Form::of(g).rows() * g.in_channels * g.out_channels <= MOST_KEPT
 }
 
 /// Whether this module is likely to be the fastest way to the weight's gradient.
@@ -519,7 +521,7 @@ impl<'a> Rows<'a> {
 /// # Safety
 /// No other thread may use `rows` at the same time.
 unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run], rows: Rows<'_>) {
-    let ([top, left, ..], width) = (g.options.padding, rows.width);
+    let width = rows.width;
     // Six lines of each tile's first four pixels, and of the two after each run; their vertical transforms; and those dealt by
     // their place in the tile.
     let (lines, ends) = (IN * OUT * width, IN * 2 * runs.len());
@@ -529,14 +531,7 @@ unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run],
         let (half_end, dealt) = rest.split_at_mut(ends);
         line.fill(0.0);
         let (line, end) = line.split_at_mut(lines);
-        for (place, run) in runs.iter().enumerate() {
-            let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
-            expect(g, x, channel, run, EACH.step);
-            let at = [(run.down * OUT).wrapping_sub(top), (run.across * OUT).wrapping_sub(left)];
-            copy_lines(plane, g.input, at, OUT * run.len, OUT * width, &mut line[OUT * run.lane..]);
-            let at = [at[0], at[1].wrapping_add(OUT * run.len)];
-            copy_lines(plane, g.input, at, 2, 2 * runs.len(), &mut end[2 * place..]);
-        }
+        copy_runs(&EACH, g, x, channel, runs, [line, end], width);
         input_down(line, OUT * width, half);
         input_down(end, 2 * runs.len(), half_end);
         deal(half, &mut dealt[..OUT * IN * width]);
@@ -558,6 +553,28 @@ unsafe fn transform_input(g: &Geometry, x: &[f32], channel: usize, runs: &[Run],
             input_points(d, unsafe { rows.level(row) });
         }
     });
+}
+
+/// Copies what tiles see of one channel: to `lines`, up to where the next tile begins, and to `ends`, what the last tile of each run sees
+/// beyond that.
+fn copy_runs(
+    form: &Form,
+    g: &Geometry,
+    x: &[f32],
+    channel: usize,
+    runs: &[Run],
+    [lines, ends]: [&mut [f32]; 2],
+    width: usize,
+) {
+    let ([top, left, ..], step, beyond) = (g.options.padding, form.step, form.span - form.step);
+    for (place, run) in runs.iter().enumerate() {
+        let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
+        expect(g, x, channel, run, step);
+        let at = [(run.down * step).wrapping_sub(top), (run.across * step).wrapping_sub(left)];
+        copy_lines(plane, g.input, at, step * run.len, step * width, &mut lines[step * run.lane..]);
+        let at = [at[0], at[1].wrapping_add(step * run.len)];
+        copy_lines(plane, g.input, at, beyond, beyond * runs.len(), &mut ends[beyond * place..]);
+    }
 }
 
 /// Brings near what the next channel has where a run is.
@@ -583,7 +600,7 @@ fn strided_rows(row: usize) -> [usize; 9] {
 /// # Safety
 /// No other thread may use `rows` at the same time.
 unsafe fn transform_strided(g: &Geometry, x: &[f32], channel: usize, runs: &[Run], rows: Rows<'_>) {
-    let ([top, left, ..], width) = (g.options.padding, rows.width);
+    let width = rows.width;
     let Form { step, span, total, .. } = EVERY_OTHER;
     // The lines of each tile's first eight pixels, and of the one after each run; their vertical transforms; and those dealt by their
     // place in the tile.
@@ -594,14 +611,7 @@ unsafe fn transform_strided(g: &Geometry, x: &[f32], channel: usize, runs: &[Run
         let (half_end, dealt) = rest.split_at_mut(ends);
         line.fill(0.0);
         let (line, end) = line.split_at_mut(lines);
-        for (place, run) in runs.iter().enumerate() {
-            let plane = &x[(run.image * g.in_channels + channel) * g.input_area()..][..g.input_area()];
-            expect(g, x, channel, run, step);
-            let at = [(run.down * step).wrapping_sub(top), (run.across * step).wrapping_sub(left)];
-            copy_lines(plane, g.input, at, step * run.len, step * width, &mut line[step * run.lane..]);
-            let at = [at[0], at[1].wrapping_add(step * run.len)];
-            copy_lines(plane, g.input, at, 1, runs.len(), &mut end[place..]);
-        }
+        copy_runs(&EVERY_OTHER, g, x, channel, runs, [line, end], width);
         strided_down(line, step * width, half);
         strided_down(end, runs.len(), half_end);
         deal_eight(half, &mut dealt[..step * total * width]);

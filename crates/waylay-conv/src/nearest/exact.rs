@@ -89,8 +89,14 @@ fn sums_in_plain_rust<const DIFFERENCES: bool, const N: usize>(query: &[f32], ro
 /// The sum of the lanes in a fixed tree. Not inlined, as the compiler would otherwise arrange the loop over the columns in
 /// the narrow vectors of this tree.
 #[inline(never)]
-fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+fn add_lanes(lanes: [f32; LANES]) -> f32 {
+    add_halves(lanes)
+}
+
+/// The sum of the lanes, in halves.
+#[inline(always)]
+pub(super) fn add_halves<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];

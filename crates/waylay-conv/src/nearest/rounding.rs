@@ -3,6 +3,7 @@
 //! A row `x` less some centre becomes `scale * integers + residual`, with integers in `-127..=127`, or as large as their
 //! products' sums allow.
 
+use super::exact::add_halves;
 use crate::simd::vectorised;
 
 /// Rows below this size are not worth a scale (its inverse could overflow): they become all zero, and the residual is the
@@ -108,7 +109,7 @@ fn measure(row: &[f32], centre: &[f32]) -> Measured {
                 parts.for_each(|(row, centre)| lanes.look(row, centre, &mut squares));
             }
         }
-        let sum = add_lanes(squares);
+        let sum = add_halves(squares);
         norm_square += f64::from(sum);
         stretch = stretch.max(sum);
     }
@@ -119,19 +120,6 @@ fn measure(row: &[f32], centre: &[f32]) -> Measured {
         norm_square: norm_square as f32,
         stretch,
     }
-}
-
-/// The sum of the lanes, in halves.
-#[inline(always)]
-fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// Rounds a row such that `span` becomes `most`.

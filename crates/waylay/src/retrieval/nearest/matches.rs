@@ -158,7 +158,7 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let [matches, excluded] = (self.known)(query);
         let measure = |items: &[usize]| {
             let mut found = Vec::with_capacity(items.len());
-            self.gallery.measure(self.metric, row, items, true, |_, distance| found.push(distance));
+            self.gallery.measure(self.metric, row, items, |_, distance| found.push(distance));
             found
         };
         let mut distances = measure(matches);
@@ -253,7 +253,7 @@ impl Block<'_> {
             *given_up |= *opened > ALWAYS_OPEN + seen / ROWS_PER_OPEN;
             if !*given_up {
                 let items: Vec<usize> = run.iter().map(|(_, row)| row.index as usize).collect();
-                gallery.measure(metric, query_row(query), &items, true, |place, distance| {
+                gallery.measure(metric, query_row(query), &items, |place, distance| {
                     limits.settle(run[place].1, |limit| distance <= distances[limit]);
                 });
             }

@@ -65,9 +65,8 @@ impl Search<'_> {
     /// Appends the keys of some rows.
     fn measure(&self, query: &[f32], indices: &[u32], keys: &mut Vec<u64>) {
         let rows: Vec<usize> = indices.iter().map(|&index| index as usize).collect();
-        self.gallery.measure(self.metric, query, &rows, true, |place, distance| {
-            keys.push(key(distance, rows[place]))
-        });
+        self.gallery
+            .measure(self.metric, query, &rows, |place, distance| keys.push(key(distance, rows[place])));
     }
 }
 
@@ -81,20 +80,19 @@ impl Gallery<'_> {
         }
     }
 
-    /// Calls `see` with the place and the distance of each of some rows. Where they are `far`, in memory, each group of rows is
-    /// fetched while the one before is measured.
+    /// Calls `see` with the place and the distance of each of some rows. Each group of rows is fetched while the one before is
+    /// measured.
     pub(super) fn measure(
         &self,
         metric: Metric,
         query: &[f32],
         rows: &[usize],
-        far: bool,
         mut see: impl FnMut(usize, f32),
     ) {
         let (groups, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
         for (index, group) in groups.iter().enumerate() {
             let next = groups.get(index + 1).map_or(rest, |next| next);
-            next.iter().filter(|_| far).for_each(|&row| prefetch(self.row(row)));
+            next.iter().for_each(|&row| prefetch(self.row(row)));
             let found = self.distances(metric, query, *group);
             (index * ROWS_AT_ONCE..).zip(found).for_each(|(place, distance)| see(place, distance));
         }

@@ -86,7 +86,7 @@ fn check_matches(what: &str, queries: &[f32], rows: &[f32], dimension: usize, me
     for (index, (query, found)) in queries.chunks(dimension).zip(found).enumerate() {
         let [items, excluded] = known(index);
         let mut distances = Vec::with_capacity(row_count);
-        search.gallery.measure(metric, query, &all, true, |_, distance| distances.push(distance));
+        search.gallery.measure(metric, query, &all, |_, distance| distances.push(distance));
         let expected = Matches::among(&distances, items, excluded);
         // Given up is only what leaves much open.
         let found = found.unwrap_or_else(|| {
