@@ -11,10 +11,13 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
+use crate::threads;
 use crate::window::Shared;
 
 /// Tasks per thread that there should be, where there is enough to do.
-const TASKS: usize = 8;
+const TASKS: usize = 16;
+/// Clusters of panels per thread that there must be for panels to come in clusters.
+const CLUSTERS: usize = 8;
 /// With fewer tasks per thread, one more or less is much: each is divided in two.
 const UNEVEN: usize = 24;
 /// Fewest blocks of filters in a task for which a panel is made anew.
@@ -42,8 +45,8 @@ pub(crate) fn forward(
     let (groups, depth) = (g.options.groups, g.depth());
     let blocks = g.group_out().div_ceil(kernel.filters());
     let panels = Panel::all(g, kernel.columns());
-    let threads = rayon::current_num_threads();
-    let many = panels.len() >= TOGETHER * TASKS * threads;
+    let threads = threads::count();
+    let many = panels.len() >= TOGETHER * CLUSTERS * threads;
     let together = if many { (SPACE / (depth * kernel.columns()).max(1)).clamp(1, TOGETHER) } else { 1 };
     let clusters: Vec<&[Panel]> = panels.chunks(together).collect();
     let whole = (clusters.len() * groups).max(1);
@@ -74,7 +77,7 @@ pub(crate) fn forward(
             }
         };
         let tasks = groups * clusters.len() * blocks.div_ceil(share);
-        (0..tasks).into_par_iter().for_each(|task| {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (task, part) = (task / blocks.div_ceil(share), task % blocks.div_ceil(share));
             let (group, cluster) = (task / clusters.len(), task % clusters.len());
             let part = part * share..blocks.min((part + 1) * share);
@@ -433,22 +436,7 @@ vectorised! {
                         continue;
                     }
                     let pitch = line.len().div_ceil(step);
-                    if step == 2 {
-                        let (even, odd) = phases.split_at_mut(pitch);
-                        let (pairs, rest) = line.as_chunks::<2>();
-                        for ((even, odd), [a, b]) in even.iter_mut().zip(odd.iter_mut()).zip(pairs) {
-                            *even = *a;
-                            *odd = *b;
-                        }
-                        if let [last] = rest {
-                            even[pitch - 1] = *last;
-                        }
-                    } else {
-                        for (phase, values) in phases.chunks_mut(pitch).zip(0..step) {
-                            let values = line.get(values..).unwrap_or_default().iter().step_by(step);
-                            phase.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
-                        }
-                    }
+                    simd::deal(line, step, phases);
                     for (kx, target) in targets.enumerate() {
                         let phase = &phases[kx * dx % step * pitch..][..pitch];
                         simd::copy(target, &phase[kx * dx / step..][..run]);

@@ -35,6 +35,7 @@ mod stock;
 mod strided;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod turn;
 mod weights;
 mod window;
@@ -50,6 +51,7 @@ pub use crate::frozen::{FrozenFilters, freeze};
 pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;
 pub use crate::packed_rows::PackedRows;
+pub use crate::threads::undivided;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
 /// differentiable in all three.

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use crate::options::ConvOptions;
 use crate::scratch;
-use crate::simd::vectorised;
+use crate::simd::{self, vectorised};
+use crate::window::written_in_parts;
 
 /// Sizes of a pooling, of which `options` has stride, padding and dilation.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,11 @@ impl Pooling {
         Self { input, kernel, output, options }
     }
 
+    /// Places that the windows of a row cover, padding and all.
+    fn reach(&self) -> usize {
+        (self.output[1] - 1) * self.options.stride[1] + (self.kernel[1] - 1) * self.options.dilation[1] + 1
+    }
+
     /// Calls `visit` with the places along `axis` that window `index` covers and that lie in the image, and their taps, in
     /// order.
     #[inline(always)]
@@ -39,22 +45,15 @@ impl Pooling {
 
 /// Maxima of `x`, planes of `input`: planes of `output`. A window of nothing but padding gives −∞, one with a NaN a NaN.
 pub(crate) fn max(p: &Pooling, x: &[f32]) -> Vec<f32> {
-    let ([height, width], [rows, columns]) = (p.input, p.output);
-    let planes = x.len() / (height * width);
-    let mut output = vec![f32::NEG_INFINITY; planes * rows * columns];
-    let pairs = output.par_chunks_mut(rows * columns).zip(x.par_chunks(height * width));
-    pairs.for_each(|(target, plane)| {
-        scratch::with(width, |line| {
-            for (row, target) in target.chunks_exact_mut(columns).enumerate() {
-                line.fill(f32::NEG_INFINITY);
-                p.visit(0, row, |y, _| raise(line, &plane[y * width..][..width]));
-                for (column, target) in target.iter_mut().enumerate() {
-                    p.visit(1, column, |x, _| *target = larger(*target, line[x]));
-                }
-            }
+    let (area, len) = (p.input[0] * p.input[1], p.output[0] * p.output[1]);
+    let (reach, step) = (p.reach(), p.options.stride[1]);
+    let fill = |index: usize, target: &mut [f32]| {
+        scratch::with(reach + step * reach.div_ceil(step), |space| {
+            maxima(p, &x[index * area..][..area], space.split_at_mut(reach), target);
         });
-    });
-    output
+    };
+    // SAFETY: `maxima` begins every row by writing all of it.
+    unsafe { written_in_parts(x.len() / area * len, len, fill) }
 }
 
 /// Gradient of `x` from the gradient of the output.
@@ -98,10 +97,38 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
+/// Raises each of `most` to the value beside it.
+#[inline(always)]
+fn raise(most: &mut [f32], values: &[f32]) {
+    most.iter_mut().zip(values).for_each(|(most, value)| *most = larger(*most, *value));
+}
+
 vectorised! {
-    /// Raises each of `most` to the value beside it.
-    fn raise(most: &mut [f32], values: &[f32]) {
-        most.iter_mut().zip(values).for_each(|(most, value)| *most = larger(*most, *value));
+    /// The maxima of one plane: the larger of the rows that a row of windows covers, with what lies beside the image, are divided by their
+    /// places' remainders of the stride, so that every tap's values lie side by side.
+    fn maxima(p: &Pooling, plane: &[f32], space: (&mut [f32], &mut [f32]), target: &mut [f32]) {
+        let ([_, width], [_, columns], step) = (p.input, p.output, p.options.stride[1]);
+        let (line, phases) = space;
+        line.fill(f32::NEG_INFINITY);
+        let (pitch, begin) = (line.len().div_ceil(step), p.options.padding[1].min(line.len()));
+        let end = line.len().min(begin + width);
+        for (row, target) in target.chunks_exact_mut(columns).enumerate() {
+            let inside = &mut line[begin..end];
+            inside.fill(f32::NEG_INFINITY);
+            p.visit(0, row, |y, _| raise(inside, &plane[y * width..][..width]));
+            if step > 1 {
+                simd::deal(line, step, phases);
+            }
+            for tap in 0..p.kernel[1] {
+                let at = tap * p.options.dilation[1];
+                let values = if step > 1 { &phases[at % step * pitch + at / step..] } else { &line[at..] };
+                if tap == 0 {
+                    simd::copy(target, &values[..columns]);
+                } else {
+                    raise(target, &values[..columns]);
+                }
+            }
+        }
     }
 }
 

@@ -129,6 +129,28 @@ pub(crate) fn copy(target: &mut [f32], source: &[f32]) {
     }
 }
 
+/// Value `step t + k` becomes value `t` of part `k` of `step`, each part as long as the longest.
+#[inline(always)]
+pub(crate) fn deal(values: &[f32], step: usize, parts: &mut [f32]) {
+    let pitch = values.len().div_ceil(step);
+    if step == 2 {
+        let (even, odd) = parts.split_at_mut(pitch);
+        let (pairs, rest) = values.as_chunks::<2>();
+        for ((even, odd), [a, b]) in even.iter_mut().zip(odd.iter_mut()).zip(pairs) {
+            *even = *a;
+            *odd = *b;
+        }
+        if let [last] = rest {
+            even[pitch - 1] = *last;
+        }
+        return;
+    }
+    for (part, first) in parts.chunks_mut(pitch).zip(0..step) {
+        let values = values.get(first..).unwrap_or_default().iter().step_by(step);
+        part.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
+    }
+}
+
 /// Asks for `values` to be brought near, ahead of their use.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32]) {

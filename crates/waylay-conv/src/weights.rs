@@ -48,7 +48,7 @@ pub(crate) fn gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
             filters.turn(g, gradient, group * g.group_out(), &panels[index], target.row(0));
         });
         let (turned, shared) = (&*turned, Shared::new(&mut weight));
-        (0..parts * tasks).into_par_iter().for_each(|task| {
+        (0..parts * tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (part, group, first) = (task / tasks, task % tasks / chunks, task % chunks * share);
             let channels = first..g.group_in().min(first + share);
             let own = part * panels.len() / parts..(part + 1) * panels.len() / parts;

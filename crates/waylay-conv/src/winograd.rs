@@ -19,6 +19,7 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
+use crate::threads;
 use crate::turn::multiply_rows;
 use crate::window::Shared;
 
@@ -217,7 +218,7 @@ pub(crate) fn forward(
         .collect();
     let work = Work { g, form, kernel, weight, finish, output };
     let kept = kept.map(|kept| kept.transformed(g.options.stride[0], || work.all_filters()));
-    if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
+    if panels.len() >= LEAST_PANELS * threads::count() {
         work.panel_by_panel(x, &panels, kept);
     } else {
         work.filter_by_filter(x, &panels, total, kept);
@@ -241,7 +242,7 @@ impl Work<'_> {
                 self.transform_filters(block, filters);
             });
             let filters = kept.unwrap_or(filters);
-            panels.par_iter().for_each(|panel| {
+            panels.par_iter().with_max_len(1).for_each(|panel| {
                 scratch::with(self.form.rows() * g.in_channels * panel.width, |input| {
                     let shared = Shared::new(input);
                     for channel in 0..g.in_channels {
@@ -265,7 +266,7 @@ impl Work<'_> {
                 panels.iter().for_each(|panel| self.transform_input(x, panel, channel, &shared, panel.start));
             });
             let inputs = &*inputs;
-            (0..self.blocks()).into_par_iter().for_each(|block| {
+            (0..self.blocks()).into_par_iter().with_max_len(1).for_each(|block| {
                 let len = self.block_len();
                 scratch::with(if kept.is_some() { 0 } else { len }, |filters| {
                     let filters = match kept {
@@ -442,15 +443,17 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
                 });
                 let (input, output) = space.split_at(POINTS * ins * tiles);
                 let places: Vec<u32> = (0..tiles as u32).collect();
-                products.par_chunks_mut(outs * ins).enumerate().for_each(|(point, product)| {
-                    let (input, output) = (&input[point * tiles..], &output[point * tiles..]);
-                    let (pitch, filters) = (POINTS * tiles, Kernel::new().filters());
-                    let lanes = |block: usize| {
-                        let first = block * filters;
-                        Lanes::rows(&output[first * pitch..], pitch, outs - first, &places)
-                    };
-                    multiply_rows(product, ins, first > 0, lanes, input, pitch, [ins, tiles]);
-                });
+                products.par_chunks_mut(outs * ins).with_max_len(1).enumerate().for_each(
+                    |(point, product)| {
+                        let (input, output) = (&input[point * tiles..], &output[point * tiles..]);
+                        let (pitch, filters) = (POINTS * tiles, Kernel::new().filters());
+                        let lanes = |block: usize| {
+                            let first = block * filters;
+                            Lanes::rows(&output[first * pitch..], pitch, outs - first, &places)
+                        };
+                        multiply_rows(product, ins, first > 0, lanes, input, pitch, [ins, tiles]);
+                    },
+                );
             });
         }
         let mut weight = vec![0.0; outs * ins * 9];

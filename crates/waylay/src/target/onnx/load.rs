@@ -234,7 +234,7 @@ mod tests {
     use crate::image::ImageBatch;
     use crate::target::Target;
     use crate::target::onnx::hostile::{graph, node, relu, value, weight};
-    use crate::target::onnx::proto::{DimensionProto, ModelProto};
+    use crate::target::onnx::proto::{AttributeProto, DimensionProto, ModelProto};
     use crate::target::onnx::{OnnxError, OnnxTarget, OpenOptions};
     use crate::target::preprocess::{Layout, Preprocess, Preset};
     use burn::tensor::Device;
@@ -248,7 +248,7 @@ mod tests {
         let mut model = relu();
         graph(&mut model).initializer.push(weight("w", &[1, 3, 1, 4], &[0.5; 12]));
         let mut join = node("Concat", &["x", "w"], "y");
-        join.attribute.push(crate::target::onnx::proto::AttributeProto {
+        join.attribute.push(AttributeProto {
             name: Some("axis".into()),
             i: Some(2),
             r#type: Some(2),
@@ -280,22 +280,38 @@ mod tests {
     }
 
     #[test]
-    fn images_that_go_one_by_one_through_large_maps_give_what_they_give_alone() {
-        let mut model = relu();
-        graph(&mut model).input[0] = value("x", &[1, 3, 212, 212]);
-        let mut pool = node("GlobalAveragePool", &["y"], "z");
-        pool.name = Some("pool".into());
-        graph(&mut model).node.push(pool);
-        graph(&mut model).output[0] = value("z", &[1, 3, 1, 1]);
-        let target = open(&model, Preset::None.into()).unwrap();
-        assert_eq!(target.fixed_batch(), None);
-        let pixels = (0..3 * 3 * 212 * 212).map(|i| (i * 7 % 1013) as f32 / 1013.0 - 0.3).map(f32::abs);
-        let batch = ImageBatch::new([3, 3, 212, 212], pixels.collect()).unwrap();
-        // The first pass makes the plan that the second follows.
-        for _ in 0..2 {
-            let all = target.embed(&batch, &Device::flex()).unwrap();
-            for i in 0..3 {
-                assert_eq!(all.row(i), target.embed(&batch.select(&[i]), &Device::flex()).unwrap().row(0));
+    fn images_that_go_in_parts_through_large_maps_give_what_they_give_alone() {
+        // Maps of 212x212 pixels, and of 14x14 behind them or not.
+        for (pools, count) in [(&["GlobalAveragePool"][..], 3), (&["AveragePool", "GlobalAveragePool"], 7)] {
+            let mut model = relu();
+            graph(&mut model).input[0] = value("x", &[1, 3, 212, 212]);
+            for (place, pool) in pools.iter().enumerate() {
+                let names = ["y", "z", "w"];
+                let mut pool = node(pool, &names[place..=place], names[place + 1]);
+                pool.name = Some(names[place + 1].into());
+                for name in ["kernel_shape", "strides"].iter().take(2 * (pools.len() - 1 - place)) {
+                    pool.attribute.push(AttributeProto {
+                        name: Some((*name).into()),
+                        ints: vec![15; 2],
+                        r#type: Some(7),
+                        ..Default::default()
+                    });
+                }
+                graph(&mut model).node.push(pool);
+            }
+            graph(&mut model).output[0] = value(["z", "w"][pools.len() - 1], &[1, 3, 1, 1]);
+            let target = open(&model, Preset::None.into()).unwrap();
+            assert_eq!(target.fixed_batch(), None);
+            let pixel = |i: usize| ((i * 7 % 1013) as f32 / 1013.0 - 0.3).abs();
+            let pixels = (0..count * 3 * 212 * 212).map(pixel).collect();
+            let batch = ImageBatch::new([count, 3, 212, 212], pixels).unwrap();
+            // The first pass makes the plan that the second follows.
+            for _ in 0..2 {
+                let all = target.embed(&batch, &Device::flex()).unwrap();
+                for i in 0..count {
+                    let alone = target.embed(&batch.select(&[i]), &Device::flex()).unwrap();
+                    assert_eq!(all.row(i), alone.row(0));
+                }
             }
         }
     }

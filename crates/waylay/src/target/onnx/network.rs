@@ -3,7 +3,8 @@
 //! What depends only on the shape of the input is computed once per shape and kept as a plan; a value is freed after
 //! its last use.
 //! Where maps are large, images of a batch go one at a time up to the last place where a map of some size is all that is
-//! needed, divided among the threads, and together from there on: maps stay in cache, and fewer live at once.
+//! needed, then a few at a time up to another, these parts divided among the threads, and together from there on: maps stay in cache,
+//! fewer live at once, and threads seldom wait for each other.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use waylay_conv::{FrozenFilters, freeze};
+use waylay_conv::{FrozenFilters, freeze, undivided};
 
 use super::OnnxError;
 use super::candidates::{self, Candidate};
@@ -29,10 +30,34 @@ const MAX_PLANS: usize = 16;
 /// Most multiplications of a whole forward pass per image.
 const MAX_WORK: u64 = 1 << 38;
 
-/// Fewest pixels of a map where it pays to take images one at a time up to there, and fewest elements of the largest tensor
-/// before it.
-const ALONE_PIXELS: usize = 768;
-const ALONE_ELEMENTS: usize = 1 << 17;
+/// How many images are taken together up to maps of some size.
+struct Stage {
+    /// Fewest pixels of a map up to which it pays.
+    pixels: usize,
+    /// Images that are taken together: at least, and at most.
+    least: usize,
+    most: usize,
+}
+
+/// From the largest maps to the smallest.
+const STAGES: [Stage; 2] =
+    [Stage { pixels: 768, least: 1, most: 1 }, Stage { pixels: 192, least: 2, most: 4 }];
+/// Fewest elements of the largest tensor, of one image, where it pays not to take all images together.
+const PART_ELEMENTS: usize = 1 << 17;
+
+impl Stage {
+    /// Parts of `count` images for so many `threads`, none if there would be but one.
+    fn parts(&self, count: usize, threads: usize) -> Vec<Range<usize>> {
+        let parts = match self.most {
+            1 => count,
+            most => count.div_ceil(most).next_multiple_of(threads),
+        };
+        if parts < 2 || count / parts < self.least {
+            return Vec::new();
+        }
+        (0..parts).map(|part| part * count / parts..(part + 1) * count / parts).collect()
+    }
+}
 
 /// How many values convolutions keep for each weight of a 3x3 kernel, at stride 1.
 const KEPT_PER_WEIGHT: usize = 4;
@@ -96,13 +121,13 @@ struct Plan {
     steps: Vec<Step>,
     /// What depends on the shape only.
     known: HashMap<Id, Value>,
-    /// Up to where images are better taken one at a time.
-    alone: Option<Alone>,
+    /// Up to where images are better taken in parts, for each of [`STAGES`].
+    cuts: [Option<Cut>; STAGES.len()],
 }
 
 /// A step after which one value alone is needed, and that value: behind the large maps, before the small ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Alone {
+struct Cut {
     step: usize,
     value: Id,
 }
@@ -236,8 +261,11 @@ impl Network {
         trace: &mut Trace,
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let shape = input.dims();
-        let everything =
-            Plan { steps: self.steps(|_| false, None, taps), known: HashMap::new(), alone: None };
+        let everything = Plan {
+            steps: self.steps(|_| false, None, taps),
+            known: HashMap::new(),
+            cuts: Default::default(),
+        };
         trace.maps.push(self.graph.input);
         let mut known = HashMap::new();
         let mut state = self.begin(input, taps);
@@ -250,12 +278,16 @@ impl Network {
         known.retain(|id, _| used(id));
         // Other devices than the processor take a whole batch at once.
         let whole = taps || self.device != Device::flex();
-        let alone = self.alone(&steps, &shapes, shape[0]).filter(|_| !whole);
+        let mut cuts = STAGES.map(|stage| self.cut(&stage, &steps, &shapes, shape[0]).filter(|_| !whole));
+        for stage in (1..cuts.len()).rev() {
+            // With no maps between the two, there is nothing to do in larger parts.
+            cuts[stage] = cuts[stage].filter(|cut| cuts[stage - 1] != Some(*cut));
+        }
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
             plans.clear();
         }
-        plans.insert((shape, taps), Arc::new(Plan { steps, known, alone }));
+        plans.insert((shape, taps), Arc::new(Plan { steps, known, cuts }));
         drop(plans);
         self.end(state)
     }
@@ -267,43 +299,67 @@ impl Network {
         taps: bool,
     ) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         let mut state = self.begin(input, taps);
-        let first = self.one_by_one(plan, &mut state)?;
+        let first = self.in_parts(plan, &mut state, STAGES.len())?;
         self.advance(plan, first..plan.steps.len(), &mut state, |_, _, _| Ok(()))?;
         self.end(state)
     }
 
-    /// Takes the first steps of `plan` for each image by itself, the images divided among the threads, where that pays and one
-    /// image has the same steps; gives the step to go on from.
-    fn one_by_one(&self, plan: &Plan, state: &mut State) -> Result<usize, OnnxError> {
-        let Some(Alone { step, value }) = plan.alone else { return Ok(0) };
+    /// Takes the first steps of `plan` for parts of the batch, by the last of so many [`STAGES`] that pays, the parts divided among the
+    /// threads, where parts have the same steps; gives the step to go on from.
+    fn in_parts(&self, plan: &Plan, state: &mut State, stages: usize) -> Result<usize, OnnxError> {
         let (true, false) = (self.independent && state.batch > 1, state.device.is_autodiff()) else {
             return Ok(0);
         };
         let Some(Value::Tensor(Ranked::R4(input))) = state.values[self.graph.input].clone() else {
             return Ok(0);
         };
-        let [count, c, h, w] = input.dims();
-        let image = |i: usize| input.clone().narrow(0, i, 1);
-        let wanted = ([1, c, h, w], false);
-        if self.plan(wanted).is_none() {
-            self.explore(image(0), false, &mut Trace::default())?;
+        let threads = rayon::current_num_threads();
+        for (stage, cut) in plan.cuts.iter().enumerate().take(stages).rev() {
+            let (Some(cut), parts) = (cut, STAGES[stage].parts(state.batch, threads)) else { continue };
+            let Some(made) = self.parts(&input, stage, cut.value, &parts)? else { continue };
+            state.values[self.graph.input] = None;
+            state.values[cut.value] = Some(Ranked::R4(Tensor::cat(made, 0)).into());
+            return Ok(cut.step + 1);
         }
-        let single = self.plan(wanted);
-        let own = single.as_ref().and_then(|plan| plan.alone).filter(|own| own.value == value);
-        let (Some(single), Some(own)) = (single, own) else { return Ok(0) };
-        let part = |i: usize| {
-            let mut state = self.begin(image(i), false);
-            self.advance(&single, 0..own.step + 1, &mut state, |_, _, _| Ok(()))?;
+        Ok(0)
+    }
+
+    /// What the steps up to `value` make of `parts` of `input`; nothing if there are none, or some part has other steps.
+    fn parts(
+        &self,
+        input: &Tensor<4>,
+        stage: usize,
+        value: Id,
+        parts: &[Range<usize>],
+    ) -> Result<Option<Vec<Tensor<4>>>, OnnxError> {
+        let images = |part: &Range<usize>| input.clone().narrow(0, part.start, part.len());
+        let mut plans = Vec::with_capacity(parts.len());
+        for part in parts {
+            let wanted = (images(part).dims(), false);
+            if self.plan(wanted).is_none() {
+                self.explore(images(part), false, &mut Trace::default())?;
+            }
+            let Some(plan) = self.plan(wanted) else { return Ok(None) };
+            match plan.cuts[stage] {
+                Some(cut) if cut.value == value => plans.push((part, plan, cut.step + 1)),
+                _ => return Ok(None),
+            }
+        }
+        let take = |(part, plan, end): &(&Range<usize>, Arc<Plan>, usize)| -> Result<_, OnnxError> {
+            let mut state = self.begin(images(part), false);
+            let first = self.in_parts(plan, &mut state, stage)?;
+            self.advance(plan, first..*end, &mut state, |_, _, _| Ok(()))?;
             Ok(match state.values[value].take() {
                 Some(Value::Tensor(Ranked::R4(map))) => Some(map),
                 _ => None,
             })
         };
-        let parts: Option<Vec<_>> = (0..count).into_par_iter().map(part).collect::<Result<_, OnnxError>>()?;
-        let Some(parts) = parts else { return Ok(0) };
-        state.values[self.graph.input] = None;
-        state.values[value] = Some(Ranked::R4(Tensor::cat(parts, 0)).into());
-        Ok(step + 1)
+        // Parts that are left over when all threads have had as many are divided.
+        let whole = parts.len() - parts.len() % rayon::current_num_threads();
+        let take = |(index, part)| if index < whole { undivided(|| take(part)) } else { take(part) };
+        let made =
+            plans.par_iter().with_max_len(1).enumerate().map(take).collect::<Result<Option<Vec<_>>, _>>()?;
+        Ok(made.filter(|made| !made.is_empty()))
     }
 
     fn begin(&self, input: Tensor<4>, taps: bool) -> State {
@@ -414,8 +470,14 @@ impl Network {
         steps
     }
 
-    /// The last place behind large maps where one map of some size is all that later steps need.
-    fn alone(&self, steps: &[Step], shapes: &HashMap<Id, &[usize]>, batch: usize) -> Option<Alone> {
+    /// The last place behind large maps where one map of the size of `stage` is all that later steps need.
+    fn cut(
+        &self,
+        stage: &Stage,
+        steps: &[Step],
+        shapes: &HashMap<Id, &[usize]>,
+        batch: usize,
+    ) -> Option<Cut> {
         let (mut live, mut largest, mut found) = (HashSet::from([self.graph.input]), 0, None);
         for (step, taken) in steps.iter().enumerate() {
             taken.frees.iter().for_each(|id| {
@@ -429,9 +491,9 @@ impl Network {
                 largest = largest.max(dims.iter().product::<usize>() / batch);
                 if let &[n, _, h, w] = dims
                     && live.len() == 1
-                    && (n, h * w >= ALONE_PIXELS, largest >= ALONE_ELEMENTS) == (batch, true, true)
+                    && (n, h * w >= stage.pixels, largest >= PART_ELEMENTS) == (batch, true, true)
                 {
-                    found = Some(Alone { step, value: id });
+                    found = Some(Cut { step, value: id });
                 }
             }
         }
@@ -484,5 +546,32 @@ impl Network {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_as_many_for_each_thread_and_no_smaller_than_pays() {
+        let sizes = |stage: usize, count: usize, threads: usize| -> Vec<usize> {
+            let parts = STAGES[stage].parts(count, threads);
+            assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(
+                parts.last().is_none_or(|last| last.end == count)
+                    && parts.first().is_none_or(|p| p.start == 0)
+            );
+            parts.into_iter().map(|part| part.len()).collect()
+        };
+        assert_eq!(sizes(0, 3, 2), [1, 1, 1]);
+        assert_eq!(sizes(0, 1, 2), [0; 0]);
+        assert_eq!(sizes(1, 8, 2), [4, 4]);
+        assert_eq!(sizes(1, 8, 1), [4, 4]);
+        assert_eq!(sizes(1, 9, 2), [2, 2, 2, 3]);
+        assert_eq!(sizes(1, 6, 2), [3, 3]);
+        assert_eq!(sizes(1, 4, 1), [0; 0]);
+        assert_eq!(sizes(1, 8, 8), [0; 0]);
+        assert_eq!(sizes(1, 32, 8), [4; 8]);
     }
 }
