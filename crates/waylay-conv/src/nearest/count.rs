@@ -12,7 +12,7 @@ pub struct Limits {
     within: Vec<f32>,
     /// What a row's lower bound may be at most so that it may be within.
     near: Vec<f32>,
-    /// How many rows are certainly within each limit, but not within the one before.
+    /// How many rows are certainly within each limit.
     rows: Vec<u32>,
 }
 
@@ -25,10 +25,7 @@ impl Limits {
 
     /// How many rows were found to be within each limit.
     pub fn counts(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().scan(0, |sum, rows| {
-            *sum += *rows as usize;
-            Some(*sum)
-        })
+        self.rows.iter().map(|rows| *rows as usize)
     }
 
     /// Moves an open row of which closer bounds are known. Whether it is still open.
@@ -52,13 +49,9 @@ impl Limits {
     }
 
     fn place(&mut self, row: &mut OpenRow, place: u32) {
-        if place < row.place {
-            if let Some(rows) = self.rows.get_mut(row.place as usize) {
-                *rows -= 1;
-            }
-            self.rows[place as usize] += 1;
-            row.place = place;
-        }
+        let moved = self.rows.iter_mut().take(row.place as usize).skip(place as usize);
+        moved.for_each(|rows| *rows += 1);
+        row.place = row.place.min(place);
     }
 }
 
@@ -97,15 +90,14 @@ pub fn count_panel(
     let groups = bounds.panel(panel, FINE_PANEL_ROWS).as_chunks().0;
     let groups = &groups[0];
     #[cfg(target_arch = "x86_64")]
-    let found = if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the processor has AVX-512F.
+    let found = if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt") {
+        // SAFETY: the processor has both features.
         unsafe { wide::find(scores, groups, query, limits) }
     } else {
         find_in_plain_rust(scores, groups, query, limits)
     };
     #[cfg(not(target_arch = "x86_64"))]
     let found = find_in_plain_rust(scores, groups, query, limits);
-    each_bit(found.within, |row| limits.rows[found.places[row] as usize] += 1);
     let first = bounds.first_row() + panel * FINE_PANEL_ROWS;
     each_bit(found.open, |row| {
         open.push(OpenRow { index: (first + row) as u32, score: scores[row], place: found.places[row] });
@@ -126,26 +118,25 @@ const GROUPS: usize = FINE_PANEL_ROWS / GROUP_ROWS;
 struct Places {
     /// The first limit that each is certainly within; the number of limits for none.
     places: [u32; FINE_PANEL_ROWS],
-    /// A bit for each row that is within any limit, and for each that is open.
-    within: u64,
+    /// A bit for each row that is open.
     open: u64,
 }
 
-/// Bounds may differ in their last bits from those of other instructions.
+/// Counts rows within limits, and finds where they stand. Bounds may differ in their last bits from those of other instructions.
 fn find_in_plain_rust(
     scores: &[f32; FINE_PANEL_ROWS],
     groups: &[RowGroup; GROUPS],
     query: &QueryBound,
-    limits: &Limits,
+    limits: &mut Limits,
 ) -> Places {
-    let mut found = Places { places: [0; FINE_PANEL_ROWS], within: 0, open: 0 };
+    let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
     for (row, (place, score)) in found.places.iter_mut().zip(scores).enumerate() {
         let [scale, offset, error, norm, width] =
             groups[row / GROUP_ROWS].map(|column| column[row % GROUP_ROWS]);
         let spread = query.norm * error + query.error * norm;
         let lower = offset - score * scale * query.scale - spread;
         *place = below(&limits.within, lower + 2.0 * spread + width);
-        found.within |= u64::from((*place as usize) < limits.within.len()) << row;
+        limits.rows.iter_mut().skip(*place as usize).for_each(|rows| *rows += 1);
         found.open |= u64::from(limits.may_be_before(*place, lower)) << row;
     }
     found
@@ -157,12 +148,12 @@ mod wide {
     use super::{FINE_PANEL_ROWS, GROUP_ROWS, GROUPS, Limits, Places, QueryBound, RowGroup};
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,popcnt")]
     pub fn find(
         scores: &[f32; FINE_PANEL_ROWS],
         groups: &[RowGroup; GROUPS],
         query: &QueryBound,
-        limits: &Limits,
+        limits: &mut Limits,
     ) -> Places {
         let mut bounds = [[_mm512_setzero_ps(); 2]; GROUPS];
         let scores = scores.as_chunks::<GROUP_ROWS>().0;
@@ -184,23 +175,22 @@ mod wide {
         let mut counts = [_mm512_setzero_si512(); GROUPS];
         // What the last limit that a row is not certainly within is near.
         let mut last = [_mm512_set1_ps(f32::NEG_INFINITY); GROUPS];
-        for (within, near) in limits.within.iter().zip(&limits.near) {
+        for ((within, near), rows) in limits.within.iter().zip(&limits.near).zip(&mut limits.rows) {
             let (within, near) = (_mm512_set1_ps(*within), _mm512_set1_ps(*near));
+            let mut beyond = 0;
             for group in 0..GROUPS {
                 let above = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(within, bounds[group][1]);
                 counts[group] = _mm512_mask_add_epi32(counts[group], above, counts[group], one);
                 last[group] = _mm512_mask_mov_ps(last[group], above, near);
+                beyond |= u64::from(above) << (group * GROUP_ROWS);
             }
+            *rows += FINE_PANEL_ROWS as u32 - beyond.count_ones();
         }
-        let mut found = Places { places: [0; FINE_PANEL_ROWS], within: 0, open: 0 };
-        let farthest = _mm512_set1_ps(limits.within.last().copied().unwrap_or(f32::NEG_INFINITY));
+        let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
         for (group, places) in found.places.as_chunks_mut::<GROUP_ROWS>().0.iter_mut().enumerate() {
             // SAFETY: `places` is 16 numbers.
             unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]) };
-            let [lower, upper] = bounds[group];
-            let within = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(farthest, upper);
-            let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(lower, last[group]);
-            found.within |= u64::from(within) << (group * GROUP_ROWS);
+            let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bounds[group][0], last[group]);
             found.open |= u64::from(near) << (group * GROUP_ROWS);
         }
         found
@@ -233,7 +223,10 @@ mod tests {
         count_panel(&scores, 1, &bounds, &query, &mut limits, &mut open);
         let counts = |limits: &Limits| limits.counts().collect::<Vec<_>>();
         let groups: &[RowGroup; GROUPS] = bounds.panel(1, FINE_PANEL_ROWS).try_into().unwrap();
-        let plain = find_in_plain_rust(scores.as_slice().try_into().unwrap(), groups, &query, &limits);
+        let mut plain_limits = Limits::new(pairs.into_iter());
+        let scores: &[f32; FINE_PANEL_ROWS] = scores.as_slice().try_into().unwrap();
+        let plain = find_in_plain_rust(scores, groups, &query, &mut plain_limits);
+        assert_eq!(counts(&limits), counts(&plain_limits));
         let within = |limit: usize| plain.places.iter().filter(|place| **place as usize <= limit).count();
         assert_eq!(counts(&limits), (0..4).map(within).collect::<Vec<_>>());
         assert_eq!(counts(&limits)[3], FINE_PANEL_ROWS - 1);

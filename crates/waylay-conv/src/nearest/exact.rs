@@ -1,7 +1,7 @@
 //! Sums over the columns of a pair of rows: one fixed formula, the same bits on every machine.
 //!
-//! Sums run in 64 lanes (`column % 64`) in f32 without fused multiply-add, and the lanes are added in a fixed tree, so
-//! that vector width and instruction set cannot change the result.
+//! Sums run in 64 lanes (`column % 64`) in f32 without fused multiply-add, over 512 columns at a time, as long sums of short ones round
+//! less than one long sum; and the lanes are added in a fixed tree, so that vector width and instruction set cannot change the result.
 
 use crate::simd::vectorised;
 
@@ -11,10 +11,14 @@ pub const ROWS_AT_ONCE: usize = 4;
 /// How many partial sums a sum is accumulated in.
 const LANES: usize = 64;
 
-/// The longest chain of f32 roundings that a column goes through here: subtraction, product, its lane's additions, and
-/// the tree over the lanes.
+/// Values of a lane that are summed on their own.
+const BLOCK: usize = 8;
+
+/// The longest chain of f32 roundings that a column goes through here: subtraction, product, its lane's additions within
+/// a block and over the blocks, and the tree over the lanes.
 pub fn rounding_depth(dimension: usize) -> usize {
-    dimension.div_ceil(LANES) + LANES.ilog2() as usize + 2
+    let values = dimension.div_ceil(LANES);
+    values.min(BLOCK) + values.div_ceil(BLOCK) + LANES.ilog2() as usize + 2
 }
 
 /// `|query - row|²` for each row.
@@ -71,18 +75,15 @@ fn sums<const DIFFERENCES: bool, const N: usize>(query: &[f32], rows: [&[f32]; N
 fn sums_in_plain_rust<const DIFFERENCES: bool, const N: usize>(query: &[f32], rows: [&[f32]; N]) -> [f32; N] {
     let term = |q: f32, g: f32| if DIFFERENCES { (q - g) * (q - g) } else { q * g };
     rows.map(|row| {
-        let (query_chunks, query_rest) = query.as_chunks::<LANES>();
-        let (row_chunks, row_rest) = row.as_chunks::<LANES>();
-        let mut lanes = [0.0_f32; LANES];
-        for (q, g) in query_chunks.iter().zip(row_chunks) {
-            for lane in 0..LANES {
-                lanes[lane] += term(q[lane], g[lane]);
+        let mut total = [0.0_f32; LANES];
+        for (q, g) in query.chunks(BLOCK * LANES).zip(row.chunks(BLOCK * LANES)) {
+            let mut lanes = [0.0_f32; LANES];
+            for (q, g) in q.chunks(LANES).zip(g.chunks(LANES)) {
+                lanes.iter_mut().zip(q.iter().zip(g)).for_each(|(lane, (&q, &g))| *lane += term(q, g));
             }
+            total.iter_mut().zip(lanes).for_each(|(total, lane)| *total += lane);
         }
-        for (lane, (&q, &g)) in query_rest.iter().zip(row_rest).enumerate() {
-            lanes[lane] += term(q, g);
-        }
-        add_lanes(lanes)
+        add_lanes(total)
     })
 }
 
@@ -109,7 +110,7 @@ pub(super) fn add_halves<const N: usize>(mut lanes: [f32; N]) -> f32 {
 /// The same sums on AVX-512: four registers of 16 lanes.
 #[cfg(target_arch = "x86_64")]
 mod wide {
-    use super::LANES;
+    use super::{BLOCK, LANES};
     use std::arch::x86_64::*;
 
     const REGISTER_LANES: usize = 16;
@@ -122,38 +123,45 @@ mod wide {
         query: &[f32],
         rows: [&[f32]; N],
     ) -> [f32; N] {
-        let mut lanes = [[_mm512_setzero_ps(); REGISTERS]; N];
-        let whole = query.len() / LANES * LANES;
-        for first in (0..whole).step_by(LANES) {
-            for register in 0..REGISTERS {
-                let column = first + register * REGISTER_LANES;
-                // SAFETY: `column + 16 <= whole`, which is at most the length of the query.
-                let own = unsafe { _mm512_loadu_ps(query.as_ptr().add(column)) };
-                for (row, lanes) in rows.iter().zip(&mut lanes) {
-                    // SAFETY: likewise, as the row is as long as the query.
-                    let other = unsafe { _mm512_loadu_ps(row.as_ptr().add(column)) };
-                    lanes[register] = _mm512_add_ps(lanes[register], term::<DIFFERENCES>(own, other));
+        let mut total = [[_mm512_setzero_ps(); REGISTERS]; N];
+        for start in (0..query.len()).step_by(BLOCK * LANES) {
+            let mut lanes = [[_mm512_setzero_ps(); REGISTERS]; N];
+            let end = query.len().min(start + BLOCK * LANES);
+            let whole = start + (end - start) / LANES * LANES;
+            for first in (start..whole).step_by(LANES) {
+                for register in 0..REGISTERS {
+                    let column = first + register * REGISTER_LANES;
+                    // SAFETY: `column + 16 <= whole`, which is at most the length of the query.
+                    let own = unsafe { _mm512_loadu_ps(query.as_ptr().add(column)) };
+                    for (row, lanes) in rows.iter().zip(&mut lanes) {
+                        // SAFETY: likewise, as the row is as long as the query.
+                        let other = unsafe { _mm512_loadu_ps(row.as_ptr().add(column)) };
+                        lanes[register] = _mm512_add_ps(lanes[register], term::<DIFFERENCES>(own, other));
+                    }
                 }
             }
-        }
-        // One bit for each column that is left; those of the first register come first.
-        let left = (1_u64 << (query.len() - whole)) - 1;
-        for register in 0..REGISTERS {
-            let (column, mask) =
-                (whole + register * REGISTER_LANES, (left >> (register * REGISTER_LANES)) as u16);
-            if mask == 0 {
-                break;
+            // One bit for each column that is left; those of the first register come first.
+            let left = (1_u64 << (end - whole)) - 1;
+            for register in 0..REGISTERS {
+                let (column, mask) =
+                    (whole + register * REGISTER_LANES, (left >> (register * REGISTER_LANES)) as u16);
+                if mask == 0 {
+                    break;
+                }
+                // SAFETY: the mask lets only columns below the length of the query be read.
+                let own = unsafe { _mm512_maskz_loadu_ps(mask, query.as_ptr().add(column)) };
+                for (row, lanes) in rows.iter().zip(&mut lanes) {
+                    // SAFETY: likewise, as the row is as long as the query.
+                    let other = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(column)) };
+                    let term = term::<DIFFERENCES>(own, other);
+                    lanes[register] = _mm512_mask_add_ps(lanes[register], mask, lanes[register], term);
+                }
             }
-            // SAFETY: the mask lets only columns below the length of the query be read.
-            let own = unsafe { _mm512_maskz_loadu_ps(mask, query.as_ptr().add(column)) };
-            for (row, lanes) in rows.iter().zip(&mut lanes) {
-                // SAFETY: likewise, as the row is as long as the query.
-                let other = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(column)) };
-                let term = term::<DIFFERENCES>(own, other);
-                lanes[register] = _mm512_mask_add_ps(lanes[register], mask, lanes[register], term);
+            for (total, lanes) in total.iter_mut().flatten().zip(lanes.as_flattened()) {
+                *total = _mm512_add_ps(*total, *lanes);
             }
         }
-        lanes.map(|lanes| add_lanes(lanes))
+        total.map(|lanes| add_lanes(lanes))
     }
 
     /// The tree of the plain version: halves of 32, 16, 8, 4, 2 and 1 lanes.
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn sums_are_the_same_bits_with_every_instruction_set() {
-        for dimension in 1..=3 * LANES + 1 {
+        for dimension in (1..=3 * LANES + 1).chain([511, 512, 513, 575, 577, 2048, 2049]) {
             let (query, values) = (noise(dimension, 1), noise(ROWS_AT_ONCE * dimension, 2));
             let rows = std::array::from_fn(|row| &values[row * dimension..][..dimension]);
             let bits = |sums: [f32; ROWS_AT_ONCE]| sums.map(f32::to_bits);

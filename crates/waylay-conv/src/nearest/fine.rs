@@ -2,7 +2,7 @@
 //! which gives the very same numbers.
 //!
 //! Products are summed in 32 bits over stretches of [`STRETCH`] columns, where they cannot overflow, as the rows are rounded such
-//! that by Cauchy-Schwarz no sum reaches 2^31; and over the stretches in f32.
+//! that by Cauchy-Schwarz no sum reaches 2^31; and over the stretches in f32, a few of them at a time.
 //!
 //! Of what rounding leaves, second digits of 8 bits are kept, row by row: their products with the leading bytes of the other side's
 //! integers say, for a pair at a time, what the integers' product lacks, all but a seventieth.
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::quantised::checked_dimension;
 use super::rounding::{RowStatistics, STRETCH, round_row_finely};
 use super::second::{self, Digits, SecondStatistics, Side, write_digits};
+use crate::simd::vectorised;
 
 /// Queries in one tile of dot products.
 pub const FINE_TILE_QUERIES: usize = 8;
@@ -22,8 +23,22 @@ const PAIR: usize = 2;
 /// Steps of two columns that a stretch has.
 const STEPS: usize = STRETCH / PAIR;
 
+/// Stretches that are summed on their own: long sums of short ones round less than one long sum.
+const CHAIN: usize = 8;
+
+/// How many units of the product of the integers' norms [`fine_dot_tile`] is off by at most: a stretch's sum is rounded, and then added to
+/// those of its chain, and these to each other.
+pub fn fine_rounding_depth(dimension: usize) -> usize {
+    let stretches = dimension.div_ceil(STRETCH);
+    1 + stretches.min(CHAIN) + stretches.div_ceil(CHAIN)
+}
+
 /// Dot products of one tile, `[FINE_TILE_QUERIES, FINE_PANEL_ROWS]`.
 pub type FineTile = [f32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+
+/// Rows that are laid out at once, and cells that keep them apart while they are.
+const EIGHT: usize = 8;
+const CELLS_APART: usize = 16;
 
 /// Two neighbouring columns of a row.
 type Cell = [i16; PAIR];
@@ -97,6 +112,8 @@ impl Rounded {
         let group = if side == Side::Query { FINE_TILE_QUERIES } else { FINE_PANEL_ROWS };
         let (count, pairs) = (rows.len() / dimension, dimension.div_ceil(PAIR));
         let (size, row_digits) = (pairs * group, Digits::count(dimension));
+        // Lines of a power of two would meet in the same places of the first-level cache.
+        let pitch = pairs + CELLS_APART;
         let mut cells = vec![[0; PAIR]; count.div_ceil(group) * size];
         let mut digits = vec![Digits::ZERO; count * row_digits];
         let mut statistics = vec![(RowStatistics::default(), SecondStatistics::default()); count];
@@ -106,14 +123,19 @@ impl Rounded {
             .zip(rows.par_chunks(group * dimension))
             .zip(statistics.par_chunks_mut(group))
             .for_each_init(
-                || vec![0; pairs * PAIR],
-                |line, (((cells, digits), rows), statistics)| {
-                    let rows = rows.chunks(dimension).zip(digits.chunks_mut(row_digits)).zip(statistics);
-                    for (place, ((row, digits), (first, second))) in rows.enumerate() {
-                        *first = round_row_finely(row, centre, line);
-                        *second = write_digits(side, row, centre, &line[..dimension], first, digits);
-                        let places = cells[place..].iter_mut().step_by(group);
-                        places.zip(line.as_chunks::<PAIR>().0).for_each(|(cell, pair)| *cell = *pair);
+                || vec![[0; PAIR]; EIGHT * pitch],
+                |lines, (((cells, digits), rows), statistics)| {
+                    let eights = rows.chunks(EIGHT * dimension).zip(digits.chunks_mut(EIGHT * row_digits));
+                    let eights = eights.zip(statistics.chunks_mut(EIGHT)).enumerate();
+                    for (eight, ((rows, digits), statistics)) in eights {
+                        let count = statistics.len();
+                        let rows = rows.chunks(dimension).zip(digits.chunks_mut(row_digits)).zip(statistics);
+                        for (((row, digits), (first, second)), line) in rows.zip(lines.chunks_mut(pitch)) {
+                            let line = line[..pairs].as_flattened_mut();
+                            *first = round_row_finely(row, centre, line);
+                            *second = write_digits(side, row, centre, &line[..dimension], first, digits);
+                        }
+                        interleave(lines, pitch, count, &mut cells[eight * EIGHT..], group);
                     }
                 },
             );
@@ -127,6 +149,26 @@ impl Rounded {
 
     fn digits(&self, row: usize) -> &[Digits] {
         &self.digits[row * self.row_digits..][..self.row_digits]
+    }
+}
+
+vectorised! {
+    /// The first cells of up to [`EIGHT`] lines, `pitch` apart, to columns of `target`, whose rows are `width` long.
+    fn interleave(lines: &[Cell], pitch: usize, count: usize, target: &mut [Cell], width: usize) {
+        if count < EIGHT {
+            for (place, line) in lines.chunks(pitch).take(count).enumerate() {
+                let places = target[place..].iter_mut().step_by(width);
+                places.zip(line).for_each(|(place, cell)| *place = *cell);
+            }
+            return;
+        }
+        let len = target.len().div_ceil(width);
+        let line = |row: usize| &lines[row * pitch..][..len];
+        let (a, b, c, d) = (line(0), line(1), line(2), line(3));
+        let (e, f, g, h) = (line(4), line(5), line(6), line(7));
+        for (at, row) in target.chunks_mut(width).enumerate().take(len) {
+            row[..EIGHT].copy_from_slice(&[a[at], b[at], c[at], d[at], e[at], f[at], g[at], h[at]]);
+        }
     }
 }
 
@@ -146,7 +188,8 @@ pub fn second_products(
 }
 
 /// The integers' dot products of one tile of queries with one panel of the gallery, written to `products`: off by at most
-/// `D / 64 + 2` units of the product of the integers' norms. Places that stand for no row or no query get values without meaning.
+/// [`fine_rounding_depth`] units of the product of the integers' norms. Places that stand for no row or no query get values without
+/// meaning. The tile's share of the next panel is brought near meanwhile.
 ///
 /// # Panics
 /// If queries and gallery are not of the same dimension, or there is no such tile or panel.
@@ -157,6 +200,9 @@ pub fn fine_dot_tile(
     panel: usize,
     products: &mut FineTile,
 ) {
+    let tiles = queries.0.statistics.len().div_ceil(FINE_TILE_QUERIES);
+    let next = if panel + 1 < gallery.panel_count() { gallery.0.group(panel + 1) } else { &[] };
+    let next = &next[next.len() * tile / tiles..next.len() * (tile + 1) / tiles];
     let (queries, panel) = (queries.0.group(tile), gallery.0.group(panel));
     assert_eq!(
         queries.len() * FINE_PANEL_ROWS,
@@ -166,7 +212,7 @@ pub fn fine_dot_tile(
     #[cfg(target_arch = "x86_64")]
     if super::is_accelerated() {
         // SAFETY: the processor has the three features that the function is compiled for.
-        unsafe { vnni::dot_tile(queries, panel, products) };
+        unsafe { vnni::dot_tile(queries, panel, next, products) };
         return;
     }
     dot_tile_in_plain_rust(queries, panel, products);
@@ -174,17 +220,23 @@ pub fn fine_dot_tile(
 
 fn dot_tile_in_plain_rust(queries: &[Cell], panel: &[Cell], products: &mut FineTile) {
     products.fill(0.0);
-    let stretches = queries.chunks(STEPS * FINE_TILE_QUERIES).zip(panel.chunks(STEPS * FINE_PANEL_ROWS));
-    for (queries, panel) in stretches {
-        let mut sums = [0_i32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
-        for (queries, rows) in queries.chunks(FINE_TILE_QUERIES).zip(panel.chunks(FINE_PANEL_ROWS)) {
-            for (sums, query) in sums.chunks_mut(FINE_PANEL_ROWS).zip(queries) {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum += query.iter().zip(row).map(|(q, g)| i32::from(*q) * i32::from(*g)).sum::<i32>();
+    let chains = queries.chunks(CHAIN * STEPS * FINE_TILE_QUERIES);
+    for (queries, panel) in chains.zip(panel.chunks(CHAIN * STEPS * FINE_PANEL_ROWS)) {
+        let mut chain = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+        let stretches = queries.chunks(STEPS * FINE_TILE_QUERIES).zip(panel.chunks(STEPS * FINE_PANEL_ROWS));
+        for (queries, panel) in stretches {
+            let mut sums = [0_i32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+            for (queries, rows) in queries.chunks(FINE_TILE_QUERIES).zip(panel.chunks(FINE_PANEL_ROWS)) {
+                for (sums, query) in sums.chunks_mut(FINE_PANEL_ROWS).zip(queries) {
+                    for (sum, row) in sums.iter_mut().zip(rows) {
+                        let terms = query.iter().zip(row).map(|(q, g)| i32::from(*q) * i32::from(*g));
+                        *sum += terms.sum::<i32>();
+                    }
                 }
             }
+            chain.iter_mut().zip(sums).for_each(|(chain, sum)| *chain += sum as f32);
         }
-        products.iter_mut().zip(sums).for_each(|(product, sum)| *product += sum as f32);
+        products.iter_mut().zip(chain).for_each(|(product, chain)| *product += chain);
     }
 }
 
@@ -192,25 +244,36 @@ fn dot_tile_in_plain_rust(queries: &[Cell], panel: &[Cell], products: &mut FineT
 /// broadcast.
 #[cfg(target_arch = "x86_64")]
 mod vnni {
-    use super::{Cell, FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineTile, STEPS};
+    use super::{CHAIN, Cell, FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineTile, STEPS};
     use std::arch::x86_64::*;
 
     const REGISTER_LANES: usize = 16;
     const REGISTERS: usize = FINE_PANEL_ROWS / REGISTER_LANES;
+    /// Cells of a line of the cache.
+    const LINE: usize = 16;
 
+    #[expect(clippy::needless_range_loop, reason = "iterators over the sums move them to memory")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn dot_tile(queries: &[Cell], panel: &[Cell], products: &mut FineTile) {
+    pub fn dot_tile(queries: &[Cell], panel: &[Cell], next: &[Cell], products: &mut FineTile) {
+        let mut chains = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+        let chains = chains.as_chunks_mut::<REGISTER_LANES>().0;
         let queries = queries.as_chunks::<FINE_TILE_QUERIES>().0;
         let panel = panel.as_chunks::<FINE_PANEL_ROWS>().0;
         let targets = products.as_chunks_mut::<REGISTER_LANES>().0;
+        let count = queries.len().div_ceil(STEPS);
+        let mut ahead = next.chunks(next.len().div_ceil(count).next_multiple_of(LINE).max(LINE));
         for (stretch, (queries, panel)) in queries.chunks(STEPS).zip(panel.chunks(STEPS)).enumerate() {
+            for line in ahead.next().unwrap_or_default().chunks(LINE) {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
+            let begins = stretch % CHAIN == 0;
+            let ends = (stretch + 1) % CHAIN == 0 || stretch + 1 == count;
             let mut sums = [[_mm512_setzero_si512(); REGISTERS]; FINE_TILE_QUERIES];
             for (queries, row) in queries.iter().zip(panel) {
                 let row = row.as_chunks::<REGISTER_LANES>().0;
                 // SAFETY: each is 16 cells of 4 bytes.
                 let rows: [__m512i; REGISTERS] =
                     std::array::from_fn(|place| unsafe { _mm512_loadu_si512(row[place].as_ptr().cast()) });
-                // By their numbers: only then do the sums stay in registers from one stretch to the next.
                 for query in 0..FINE_TILE_QUERIES {
                     // SAFETY: this is two integers of 2 bytes.
                     let cell = unsafe { queries[query].as_ptr().cast::<i32>().read_unaligned() };
@@ -222,14 +285,21 @@ mod vnni {
             }
             for query in 0..FINE_TILE_QUERIES {
                 for place in 0..REGISTERS {
-                    let target = targets[query * REGISTERS + place].as_mut_ptr();
-                    // SAFETY: `target` is 16 numbers of 4 bytes.
+                    let index = query * REGISTERS + place;
+                    let (chain, target) = (chains[index].as_mut_ptr(), targets[index].as_mut_ptr());
+                    let mut sum = _mm512_cvtepi32_ps(sums[query][place]);
+                    // SAFETY: both places are 16 numbers of 4 bytes.
                     unsafe {
-                        let before = if stretch == 0 { _mm512_setzero_ps() } else { _mm512_loadu_ps(target) };
-                        _mm512_storeu_ps(
-                            target,
-                            _mm512_add_ps(before, _mm512_cvtepi32_ps(sums[query][place])),
-                        );
+                        if !begins {
+                            sum = _mm512_add_ps(_mm512_loadu_ps(chain), sum);
+                        }
+                        if !ends {
+                            _mm512_storeu_ps(chain, sum);
+                        } else if stretch < CHAIN {
+                            _mm512_storeu_ps(target, sum);
+                        } else {
+                            _mm512_storeu_ps(target, _mm512_add_ps(_mm512_loadu_ps(target), sum));
+                        }
                     }
                 }
             }
@@ -244,7 +314,7 @@ mod tests {
 
     #[test]
     fn tiles_agree_with_plain_loops_and_with_the_rows() {
-        for dimension in [1, 2, 63, 64, 65, 129, 2048] {
+        for dimension in [1, 2, 63, 64, 65, 129, 512, 577, 2048] {
             let origin = vec![0.0; dimension];
             let (q, g) = (noise(11 * dimension, 1), noise(50 * dimension, 2));
             let (queries, gallery) = (FineQueries::new(&q, &origin), FineGallery::new(&g, &origin));
@@ -264,7 +334,7 @@ mod tests {
                     let exact: f64 = pairs.map(|(q, g)| f64::from(*q) * f64::from(*g)).sum();
                     let (query, row) = (&queries.statistics()[query], &gallery.statistics()[row]);
                     let found = f64::from(product) * f64::from(query.scale) * f64::from(row.scale);
-                    let unit = f64::from(f32::EPSILON) / 2.0 * (dimension as f64 / 64.0 + 2.0);
+                    let unit = f64::from(f32::EPSILON) / 2.0 * fine_rounding_depth(dimension) as f64;
                     let norm = f64::from(query.norm + query.residual);
                     let bound = f64::from(query.residual * row.norm) + norm * f64::from(row.residual);
                     let bound = bound + unit * norm * f64::from(row.norm + row.residual);

@@ -23,7 +23,8 @@ pub use candidates::Candidates;
 pub use count::{Limits, OpenRow, count_panel};
 pub use exact::{ROWS_AT_ONCE, count_at_most, dot_products, prefetch, rounding_depth, squared_distances};
 pub use fine::{
-    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile, second_products,
+    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile,
+    fine_rounding_depth, second_products,
 };
 pub use quantised::{LARGEST_DIMENSION, PANEL_ROWS, QuantisedGallery, QuantisedQueries, TILE_QUERIES};
 pub use rounding::RowStatistics;

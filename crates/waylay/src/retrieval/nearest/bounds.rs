@@ -27,8 +27,8 @@
 //! Evaluations know the distance that each limit is, and need less room around dot products of 16-bit integers:
 //! - What measuring rounds is a share of the distance itself, and is taken off the limits: `n + 4` units of its square,
 //!   respectively `2 n + 6` of the product of unit vectors.
-//! - Dot products of 16-bit integers are summed in f32 in the end, which is off by at most `D / 64 + 2` units of `|q'| |g'|`;
-//!   two more are for the second digits' scale, below.
+//! - Dot products of 16-bit integers are summed in f32 in the end, which is off by at most [`fine_rounding_depth`] units of
+//!   `|q'| |g'|`; two more are for the second digits' scale, below.
 //! - `|g|²` is off by 12 units of itself, and the scan's 8 roundings are of numbers up to `|g|² + 2 |q'| |g'|` and three times the
 //!   spread, at most `4 |q| |g|`. Together at most 24 units of `|g|²`, and 24 more of `|q| |g|` for each of the factor's two.
 //!
@@ -37,7 +37,9 @@
 //! `|low(q)| |g"| + |q'| |r(g)| + |low(g)| |q"| + |g'| |r(q)| + |dq| |dg|`, where `|q"|` is at most `|dq| + |r(q)|`. This is computed in
 //! f64, which rounds nothing that counts.
 
-use waylay_conv::nearest::{QueryBound, RowBound, RowStatistics, SecondStatistics, rounding_depth};
+use waylay_conv::nearest::{
+    QueryBound, RowBound, RowStatistics, SecondStatistics, fine_rounding_depth, rounding_depth,
+};
 
 use super::Metric;
 use super::refine::ScanPlace;
@@ -72,7 +74,7 @@ impl Slack {
 
     /// The bounds for rows of 16 bits, less `centre`, and limits of [`Self::limit`].
     pub(super) fn fine(metric: Metric, centre: &[f32]) -> Self {
-        let sums = (centre.len() / 64 + 4) as f32 * UNIT;
+        let sums = (fine_rounding_depth(centre.len()) + 2) as f32 * UNIT;
         let slack = Self::of(metric, centre, FINE_UNITS);
         Self { product: slack.product + sums, shift: 0.0, sums, ..slack }
     }
@@ -101,17 +103,15 @@ impl Slack {
 
     /// Bounds in the terms of the scan, closer ones, of a query and a row of the gallery, from both products of their integers,
     /// `score`.
-    pub(super) fn narrow(&self, query: &Fine<'_>, row: &Fine<'_>, score: f64) -> [f32; 2] {
-        let [q, g] = [query, row].map(Parts::of);
+    #[inline]
+    pub(super) fn narrow(&self, q: &Parts, g: &Parts, score: f64) -> [f32; 2] {
         let factor = f64::from(self.factor());
-        let estimate = match self.metric {
-            Metric::Euclidean => f64::from(row.0.norm_square),
-            Metric::Cosine => 0.0,
-        } - factor * f64::from(query.0.scale) * f64::from(row.0.scale) * score;
+        let offset = if self.metric == Metric::Euclidean { g.square } else { 0.0 };
+        let estimate = offset - factor * q.scale * g.scale * score;
         let crosswise = |a: &Parts, b: &Parts| a.low * b.second + a.length * b.left;
         let rounding = f64::from(self.sums) * q.length * g.length;
-        let spread = factor * (crosswise(&q, &g) + crosswise(&g, &q) + q.rest * g.rest + rounding)
-            + NORM_UNITS * f64::from(UNIT) * f64::from(row.0.norm_square)
+        let spread = factor * (crosswise(q, g) + crosswise(g, q) + q.rest * g.rest + rounding)
+            + NORM_UNITS * f64::from(UNIT) * g.square
             + f64::from(TINY);
         outward([estimate - spread, estimate + spread])
     }
@@ -156,11 +156,12 @@ impl Slack {
     }
 }
 
-/// What is known of a row of 16 bits and its second digits.
-pub(super) type Fine<'a> = (&'a RowStatistics, &'a SecondStatistics);
-
-/// Upper bounds of a row's parts.
-struct Parts {
+/// What is known of a row of 16 bits and its second digits: upper bounds of its parts.
+pub(super) struct Parts {
+    /// As measured.
+    square: f64,
+    /// The factor of the integers.
+    scale: f64,
     /// Of its integers, and of the row itself.
     length: f64,
     /// Of what the integers leave.
@@ -174,10 +175,16 @@ struct Parts {
 }
 
 impl Parts {
-    fn of((first, second): &Fine<'_>) -> Self {
+    fn of(first: &RowStatistics, second: &SecondStatistics) -> Self {
         let [norm, rest, left, low] =
             [first.norm, first.residual, second.residual, second.low].map(f64::from);
-        Self { length: norm + rest, rest, second: rest + left, left, low }
+        let [square, scale] = [first.norm_square, first.scale].map(f64::from);
+        Self { square, scale, length: norm + rest, rest, second: rest + left, left, low }
+    }
+
+    /// Of each of some rows.
+    pub(super) fn all(first: &[RowStatistics], second: &[SecondStatistics]) -> Vec<Self> {
+        first.iter().zip(second).map(|(first, second)| Self::of(first, second)).collect()
     }
 }
 

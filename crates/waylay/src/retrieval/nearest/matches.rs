@@ -11,7 +11,7 @@ use waylay_conv::nearest::{
     second_products,
 };
 
-use super::bounds::Slack;
+use super::bounds::{Parts, Slack};
 use super::centre::query_centre;
 use super::{BATCH_QUERIES, Gallery, Metric};
 use crate::retrieval::ranking::Matches;
@@ -28,7 +28,7 @@ const PAIRS_PER_KNOWN: usize = 16;
 /// Queries that a thread takes at a time: their rounded rows stay in the second-level cache.
 const BLOCK_QUERIES: usize = 48;
 /// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place.
-const SECTION_BYTES: usize = 2 << 20;
+const SECTION_BYTES: usize = 4 << 20;
 /// Queries and rows, spread over all, that tell how many pairs will be left open.
 const SAMPLED_QUERIES: usize = 4 * FINE_TILE_QUERIES;
 const SAMPLED_ROWS: usize = 16 * FINE_PANEL_ROWS;
@@ -95,12 +95,12 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let (_, rows) = spread(self.gallery.rows, SAMPLED_ROWS);
         let slack = Slack::fine(self.metric, self.centre());
         let mut block = self.block(&places, &queries, &slack);
-        let (rounded, bounds) = self.round(0, &rows, &slack);
-        for panel in 0..rounded.panel_count() {
-            block.count(&rounded, panel, &bounds);
+        let section = self.section(0, &rows, &slack);
+        for panel in 0..section.rounded.panel_count() {
+            block.count(&section, panel);
         }
         let open: usize = block.asked.iter().map(|asked| asked.open.len()).sum();
-        block.narrow(&rounded, 0, &slack);
+        block.narrow(&section, &slack);
         let pairs = places.len() * rows.len() / dimension;
         open * PAIRS_PER_OPEN <= pairs && block.left.len() * PAIRS_PER_LEFT <= pairs
     }
@@ -119,14 +119,17 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
             })
             .collect();
         let section_rows = (SECTION_BYTES / (2 * dimension)).next_multiple_of(FINE_PANEL_ROWS);
-        for (section, rows) in self.gallery.rows.chunks(section_rows * dimension).enumerate() {
-            let (rounded, bounds) = self.round(section * section_rows, rows, &slack);
-            let seen = section * section_rows + rows.len() / dimension;
+        for (index, rows) in self.gallery.rows.chunks(section_rows * dimension).enumerate() {
+            let section = self.section(index * section_rows, rows, &slack);
+            let seen = section.first + rows.len() / dimension;
             blocks.par_iter_mut().with_max_len(1).for_each(|block| {
-                for panel in 0..rounded.panel_count() {
-                    block.count(&rounded, panel, &bounds);
-                    block.narrow(&rounded, section * section_rows, &slack);
+                for panel in 0..section.rounded.panel_count() {
+                    block.count(&section, panel);
+                    block.narrow(&section, &slack);
                 }
+            });
+            // Afterwards, as the section's own values have to be in cache for that, not only the rounded ones.
+            blocks.par_iter_mut().with_max_len(1).for_each(|block| {
                 block.settle(&self.gallery, self.metric, seen);
             });
         }
@@ -138,11 +141,12 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
     }
 
     /// Rows of the gallery from row `first` on, rounded.
-    fn round(&self, first: usize, rows: &[f32], slack: &Slack) -> (FineGallery, RowBounds) {
+    fn section(&self, first: usize, rows: &[f32], slack: &Slack) -> Section {
         let rounded = FineGallery::new(rows, self.centre());
         let shares = rounded.statistics().iter().map(|row| slack.row(row));
         let bounds = RowBounds::new(first, FINE_PANEL_ROWS, shares);
-        (rounded, bounds)
+        let parts = Parts::all(rounded.statistics(), rounded.second_statistics());
+        Section { first, rounded, bounds, parts }
     }
 
     /// The queries `rows` of these numbers.
@@ -150,7 +154,8 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let queries = FineQueries::new(rows, &query_centre(self.centre(), self.metric));
         let asked = numbers.iter().zip(rows.chunks(self.gallery.dimension)).zip(queries.statistics());
         let asked = asked.map(|((number, row), statistics)| self.ask(*number, row, slack, statistics));
-        Block { rows, asked: asked.collect(), queries, left: Vec::new() }
+        let parts = Parts::all(queries.statistics(), queries.second_statistics());
+        Block { rows, asked: asked.collect(), queries, parts, left: Vec::new() }
     }
 
     /// What is to be found out for a query.
@@ -177,10 +182,20 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
     }
 }
 
+/// Some rows of the gallery.
+struct Section {
+    /// Which row of the gallery the first one is.
+    first: usize,
+    rounded: FineGallery,
+    bounds: RowBounds,
+    parts: Vec<Parts>,
+}
+
 /// Some queries.
 struct Block<'a> {
     rows: &'a [f32],
     queries: FineQueries,
+    parts: Vec<Parts>,
     asked: Vec<Asked>,
     /// Rows of a section that closer bounds leave open, and for which query.
     left: Vec<(usize, OpenRow)>,
@@ -202,33 +217,32 @@ struct Asked {
 
 impl Block<'_> {
     /// Counts what is certain of a panel, and collects the rest.
-    fn count(&mut self, section: &FineGallery, panel: usize, bounds: &RowBounds) {
+    fn count(&mut self, section: &Section, panel: usize) {
         let mut products = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
         for (tile, asked) in self.asked.chunks_mut(FINE_TILE_QUERIES).enumerate() {
             if asked.iter().all(|asked| asked.given_up || asked.distances.is_empty()) {
                 continue;
             }
-            fine_dot_tile(&self.queries, tile, section, panel, &mut products);
+            fine_dot_tile(&self.queries, tile, &section.rounded, panel, &mut products);
             for (asked, scores) in asked.iter_mut().zip(products.chunks_exact(FINE_PANEL_ROWS)) {
                 if !asked.given_up {
                     let Asked { bound, limits, open, .. } = asked;
-                    count_panel(scores, panel, bounds, bound, limits, open);
+                    count_panel(scores, panel, &section.bounds, bound, limits, open);
                 }
             }
         }
     }
 
-    /// Finds closer bounds for what was left open, of a section that begins at row `first` of the gallery, and keeps the rest.
-    fn narrow(&mut self, section: &FineGallery, first: usize, slack: &Slack) {
-        let statistics = self.queries.statistics().iter().zip(self.queries.second_statistics());
-        for (query, (asked, statistics)) in self.asked.iter_mut().zip(statistics).enumerate() {
+    /// Finds closer bounds for what was left open of a section, and keeps the rest.
+    fn narrow(&mut self, section: &Section, slack: &Slack) {
+        for (query, (asked, parts)) in self.asked.iter_mut().zip(&self.parts).enumerate() {
             let Asked { limits, open, .. } = asked;
-            let place = |row: &OpenRow| row.index as usize - first;
-            second_products(&self.queries, query, section, open.iter().map(place), |index, product| {
+            let place = |row: &OpenRow| row.index as usize - section.first;
+            let places = open.iter().map(place);
+            second_products(&self.queries, query, &section.rounded, places, |index, product| {
                 let mut row = open[index];
-                let place = place(&row);
-                let statistics_of_row = (&section.statistics()[place], &section.second_statistics()[place]);
-                let bounds = slack.narrow(&statistics, &statistics_of_row, f64::from(row.score) + product);
+                let parts_of_row = &section.parts[place(&row)];
+                let bounds = slack.narrow(parts, parts_of_row, f64::from(row.score) + product);
                 if limits.narrow(&mut row, bounds) {
                     self.left.push((query, row));
                 }
