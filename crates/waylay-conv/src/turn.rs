@@ -5,7 +5,7 @@ use crate::scratch;
 use crate::simd::{self, vectorised};
 
 /// Rows that are turned at once.
-const EIGHT: usize = 8;
+pub(crate) const EIGHT: usize = 8;
 
 /// The first values of `count` rows of `source`, `pitch` apart, to columns of `target`, whose rows are `width` long, at least
 /// `count`; zeros beyond.
@@ -75,11 +75,18 @@ pub(crate) fn multiply_rows<'a>(
 vectorised! {
     /// `len` values of eight rows, `pitch` apart, to eight columns of rows that are `width` apart.
     fn turn_eight(rows: &[f32], pitch: usize, len: usize, out: &mut [f32], width: usize) {
-        let f = |row: usize| &rows[row * pitch..][..len];
-        let (a, b, c, d) = (f(0), f(1), f(2), f(3));
-        let (e, f, g, h) = (f(4), f(5), f(6), f(7));
-        for (t, row) in out.chunks_mut(width).enumerate().take(len) {
-            row[..EIGHT].copy_from_slice(&[a[t], b[t], c[t], d[t], e[t], f[t], g[t], h[t]]);
-        }
+        eight_to_columns(rows, pitch, len, out, width);
+    }
+}
+
+/// `len` values of [`EIGHT`] rows, `pitch` apart, to as many columns of rows that are `width` apart: for loops that are compiled for several
+/// instruction sets.
+#[inline(always)]
+pub(crate) fn eight_to_columns<T: Copy>(rows: &[T], pitch: usize, len: usize, out: &mut [T], width: usize) {
+    let f = |row: usize| &rows[row * pitch..][..len];
+    let (a, b, c, d) = (f(0), f(1), f(2), f(3));
+    let (e, f, g, h) = (f(4), f(5), f(6), f(7));
+    for (t, row) in out.chunks_mut(width).enumerate().take(len) {
+        row[..EIGHT].copy_from_slice(&[a[t], b[t], c[t], d[t], e[t], f[t], g[t], h[t]]);
     }
 }

@@ -13,6 +13,7 @@ use super::quantised::checked_dimension;
 use super::rounding::{RowStatistics, STRETCH, round_row_finely};
 use super::second::{self, Digits, SecondStatistics, Side, write_digits};
 use crate::simd::vectorised;
+use crate::turn::{EIGHT, eight_to_columns};
 
 /// Queries in one tile of dot products.
 pub const FINE_TILE_QUERIES: usize = 8;
@@ -36,8 +37,7 @@ pub fn fine_rounding_depth(dimension: usize) -> usize {
 /// Dot products of one tile, `[FINE_TILE_QUERIES, FINE_PANEL_ROWS]`.
 pub type FineTile = [f32; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
 
-/// Rows that are laid out at once, and cells that keep them apart while they are.
-const EIGHT: usize = 8;
+/// Cells that keep rows apart which are laid out at once.
 const CELLS_APART: usize = 16;
 
 /// Two neighbouring columns of a row.
@@ -162,13 +162,7 @@ vectorised! {
             }
             return;
         }
-        let len = target.len().div_ceil(width);
-        let line = |row: usize| &lines[row * pitch..][..len];
-        let (a, b, c, d) = (line(0), line(1), line(2), line(3));
-        let (e, f, g, h) = (line(4), line(5), line(6), line(7));
-        for (at, row) in target.chunks_mut(width).enumerate().take(len) {
-            row[..EIGHT].copy_from_slice(&[a[at], b[at], c[at], d[at], e[at], f[at], g[at], h[at]]);
-        }
+        eight_to_columns(lines, pitch, target.len().div_ceil(width), target, width);
     }
 }
 

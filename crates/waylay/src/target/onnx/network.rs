@@ -332,10 +332,11 @@ impl Network {
         value: Id,
         parts: &[Range<usize>],
     ) -> Result<Option<Vec<Tensor<4>>>, OnnxError> {
+        let [_, c, h, w] = input.dims();
         let images = |part: &Range<usize>| input.clone().narrow(0, part.start, part.len());
         let mut plans = Vec::with_capacity(parts.len());
         for part in parts {
-            let wanted = (images(part).dims(), false);
+            let wanted = ([part.len(), c, h, w], false);
             if self.plan(wanted).is_none() {
                 self.explore(images(part), false, &mut Trace::default())?;
             }
