@@ -29,15 +29,18 @@ impl Limits {
     }
 
     /// Moves an open row of which closer bounds are known. Whether it is still open.
-    pub fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f32; 2]) -> bool {
-        let place = below(&self.within, upper).min(row.place);
-        self.place(row, place);
-        self.may_be_before(place, lower)
+    pub fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f64; 2]) -> bool {
+        let before = &self.within[..row.place as usize];
+        let moved = before.iter().rev().take_while(|limit| upper <= f64::from(**limit)).count();
+        self.place(row, row.place - moved as u32);
+        row.near = self.near(row.place);
+        lower <= f64::from(row.near)
     }
 
-    /// Whether a row that is certainly within a limit alone may be within the one before.
-    fn may_be_before(&self, place: u32, lower: f32) -> bool {
-        place > 0 && lower <= self.near[place as usize - 1]
+    /// What the lower bound of a row that is certainly within a limit, but not the one before, may be at most so that it may be within
+    /// that.
+    fn near(&self, place: u32) -> f32 {
+        if place > 0 { self.near[place as usize - 1] } else { f32::NEG_INFINITY }
     }
 
     /// Moves an open row to the first of the limits that it is within, as `is_within` says: those before the one it stands at are
@@ -48,22 +51,24 @@ impl Limits {
         self.place(&mut row, place);
     }
 
+    /// Moves a row to a limit that is not after its own.
     fn place(&mut self, row: &mut OpenRow, place: u32) {
-        let moved = self.rows.iter_mut().take(row.place as usize).skip(place as usize);
-        moved.for_each(|rows| *rows += 1);
-        row.place = row.place.min(place);
+        self.rows[place as usize..row.place as usize].iter_mut().for_each(|rows| *rows += 1);
+        row.place = place;
     }
 }
 
-/// A row that bounds leave open.
+/// A row that bounds leave open for a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpenRow {
     /// Which row of the gallery.
-    pub index: u32,
-    /// The approximate dot product, as it was given.
-    pub score: f32,
+    pub row: u32,
     /// The first limit that it is certainly within.
-    place: u32,
+    pub(super) place: u32,
+    /// What its lower bound may be at most so that it may be within the limit before.
+    pub(super) near: f32,
+    /// The approximate dot product, as far as it is known.
+    pub score: f64,
 }
 
 vectorised! {
@@ -100,7 +105,8 @@ pub fn count_panel(
     let found = find_in_plain_rust(scores, groups, query, limits);
     let first = bounds.first_row() + panel * FINE_PANEL_ROWS;
     each_bit(found.open, |row| {
-        open.push(OpenRow { index: (first + row) as u32, score: scores[row], place: found.places[row] });
+        let (score, place, near) = (f64::from(scores[row]), found.places[row], found.near[row]);
+        open.push(OpenRow { row: (first + row) as u32, place, near, score });
     });
 }
 
@@ -118,6 +124,8 @@ const GROUPS: usize = FINE_PANEL_ROWS / GROUP_ROWS;
 struct Places {
     /// The first limit that each is certainly within; the number of limits for none.
     places: [u32; FINE_PANEL_ROWS],
+    /// What their lower bounds may be at most so that they may be within the limit before.
+    near: [f32; FINE_PANEL_ROWS],
     /// A bit for each row that is open.
     open: u64,
 }
@@ -129,15 +137,16 @@ fn find_in_plain_rust(
     query: &QueryBound,
     limits: &mut Limits,
 ) -> Places {
-    let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
-    for (row, (place, score)) in found.places.iter_mut().zip(scores).enumerate() {
+    let mut found = Places { places: [0; FINE_PANEL_ROWS], near: [0.0; FINE_PANEL_ROWS], open: 0 };
+    for (row, score) in scores.iter().enumerate() {
         let [scale, offset, error, norm, width] =
             groups[row / GROUP_ROWS].map(|column| column[row % GROUP_ROWS]);
         let spread = query.norm * error + query.error * norm;
         let lower = offset - score * scale * query.scale - spread;
-        *place = below(&limits.within, lower + 2.0 * spread + width);
-        limits.rows.iter_mut().skip(*place as usize).for_each(|rows| *rows += 1);
-        found.open |= u64::from(limits.may_be_before(*place, lower)) << row;
+        let place = below(&limits.within, lower + 2.0 * spread + width);
+        limits.rows.iter_mut().skip(place as usize).for_each(|rows| *rows += 1);
+        (found.places[row], found.near[row]) = (place, limits.near(place));
+        found.open |= u64::from(lower <= found.near[row]) << row;
     }
     found
 }
@@ -186,10 +195,15 @@ mod wide {
             }
             *rows += FINE_PANEL_ROWS as u32 - beyond.count_ones();
         }
-        let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
-        for (group, places) in found.places.as_chunks_mut::<GROUP_ROWS>().0.iter_mut().enumerate() {
-            // SAFETY: `places` is 16 numbers.
-            unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]) };
+        let mut found = Places { places: [0; FINE_PANEL_ROWS], near: [0.0; FINE_PANEL_ROWS], open: 0 };
+        let places = found.places.as_chunks_mut::<GROUP_ROWS>().0;
+        let nears = found.near.as_chunks_mut::<GROUP_ROWS>().0;
+        for (group, (places, near)) in places.iter_mut().zip(nears).enumerate() {
+            // SAFETY: each is 16 numbers.
+            unsafe {
+                _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]);
+                _mm512_storeu_ps(near.as_mut_ptr(), last[group]);
+            }
             let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bounds[group][0], last[group]);
             found.open |= u64::from(near) << (group * GROUP_ROWS);
         }
@@ -231,16 +245,18 @@ mod tests {
         assert_eq!(counts(&limits), (0..4).map(within).collect::<Vec<_>>());
         assert_eq!(counts(&limits)[3], FINE_PANEL_ROWS - 1);
         assert!(within(0) < within(1) && within(1) < within(2));
-        let places: Vec<u32> = (0..48).filter(|place| plain.open >> place & 1 == 1).collect();
+        let places: Vec<u32> =
+            (0..FINE_PANEL_ROWS as u32).filter(|place| plain.open >> place & 1 == 1).collect();
         assert_eq!(
-            open.iter().map(|row| row.index).collect::<Vec<_>>(),
-            places.iter().map(|p| p + 148).collect::<Vec<_>>()
+            open.iter().map(|open| open.row).collect::<Vec<_>>(),
+            places.iter().map(|p| p + 100 + FINE_PANEL_ROWS as u32).collect::<Vec<_>>()
         );
         assert!(!open.is_empty() && open.len() < FINE_PANEL_ROWS / 2);
         // Closer bounds move a row to the first limit that it is now within.
         let before = counts(&limits);
         let mut narrowed = limits.clone();
         for row in &open {
+            assert_eq!(row.near, [-0.49, 0.0, 0.375, 10.0][row.place as usize - 1]);
             assert_eq!(narrowed.narrow(&mut row.clone(), [-0.6, 0.0]), row.place > 0);
             assert!(!narrowed.clone().narrow(&mut row.clone(), [0.3, 0.31]) || row.place == 3);
         }

@@ -47,14 +47,15 @@ vectorised! {
     }
 }
 
-/// Asks for a row to be brought near the processor, as it is about to be read.
+/// Asks for a row to be brought near the processor, as it is about to be read: to the second-level cache, as a few rows may not fit the
+/// first.
 #[inline]
 pub fn prefetch(row: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     for line in row.chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing into the program and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;

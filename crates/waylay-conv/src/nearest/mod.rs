@@ -6,13 +6,14 @@
 //! those.
 //!
 //! [`FineGallery`] and [`FineQueries`] hold rows in 16 bits, [`fine_dot_tile`] multiplies them, and [`count_panel`] counts what is within
-//! some limits, but for the pairs that the bounds leave open; for those, [`second_products`] says what the products of 16 bits lack.
-//! How wide the bounds have to be is the caller's to say, in [`RowBound`] and [`QueryBound`], and to [`Limits::narrow`].
+//! some limits, but for the pairs that the bounds leave open; [`narrow()`] finds closer ones for those.
+//! How wide the bounds have to be is the caller's to say, in [`RowBound`], [`QueryBound`] and [`CloserBound`].
 
 mod candidates;
 mod count;
 mod exact;
 mod fine;
+mod narrow;
 mod quantised;
 mod rounding;
 mod scan;
@@ -23,11 +24,11 @@ pub use candidates::Candidates;
 pub use count::{Limits, OpenRow, count_panel};
 pub use exact::{ROWS_AT_ONCE, count_at_most, dot_products, prefetch, rounding_depth, squared_distances};
 pub use fine::{
-    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile,
-    fine_rounding_depth, second_products,
+    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, FineTile, fine_dot_tile, fine_error,
 };
+pub use narrow::{CloserBound, Narrowed, TERMS, narrow};
 pub use quantised::{LARGEST_DIMENSION, PANEL_ROWS, QuantisedGallery, QuantisedQueries, TILE_QUERIES};
-pub use rounding::RowStatistics;
+pub use rounding::{LEAST_FINE_NORM, RowStatistics};
 pub use scan::{QueryBound, RowBound, RowBounds, scan};
 pub use second::SecondStatistics;
 pub use tile::{Tile, dot_tile, is_accelerated};

@@ -1,7 +1,7 @@
 //! One row rounded to 8 or 16 bits, and how much of it that loses.
 //!
 //! A row `x` less some centre becomes `scale * integers + residual`, with integers in `-127..=127`, or as large as their
-//! products' sums allow.
+//! products' sums, and the sums of two, allow.
 
 use super::exact::add_halves;
 use crate::simd::vectorised;
@@ -17,6 +17,14 @@ const MAGNITUDE: u32 = 0x7fff_ffff;
 const LANES: usize = 32;
 /// Columns whose products of integers of 16 bits are summed in 32 bits: with fewer, integers could be larger.
 pub(super) const STRETCH: usize = 2 * LANES;
+
+/// The largest integer of 16 bits that rows are rounded to: the sum of two fits 16 bits too, and its leading byte is rounded to no more
+/// than 127.
+pub(super) const LARGEST_INTEGER: i16 = 127 * 128 + 63;
+
+/// Less than the norm of a row's integers of 16 bits, if its scale is not 0: either the largest of them or the norm of a stretch is as
+/// large as it may be.
+pub const LEAST_FINE_NORM: f32 = 16_000.0;
 
 /// How much of a centred value its residual is off by at most: two units for the rounding of the centred value, and of `integer * scale`,
 /// which is hardly more, and one to spare; their difference is exact, as neither is more than twice the other.
@@ -46,13 +54,13 @@ vectorised! {
 }
 
 vectorised! {
-    /// Rounds one row less the centre into `integers` of 16 bits (zeros after the end of the row), such that the squares of those
-    /// of a stretch of [`STRETCH`] columns from a multiple of it on add up to less than 2^31.
+    /// Rounds one row less the centre into `integers` of 16 bits (zeros after the end of the row), at most [`LARGEST_INTEGER`] in
+    /// magnitude, such that the squares of those of a stretch of [`STRETCH`] columns from a multiple of it on add up to less than 2^31.
     pub(super) fn round_row_finely(row: &[f32], centre: &[f32], integers: &mut [i16]) -> RowStatistics {
         let measured = measure(row, centre);
         // A sum of some squares is off by at most their number in units; rounding adds half a unit per column to a norm.
         let norm = measured.stretch.sqrt() * (1.0 + STRETCH as f32 * f32::EPSILON);
-        let most = f32::from(i16::MAX) - 1.0;
+        let most = f32::from(LARGEST_INTEGER);
         let room = 46_340.0 - (STRETCH as f32).sqrt();
         let (span, most) = if norm * most > measured.span * room { (norm, room) } else { (measured.span, most) };
         round_by(row, centre, &measured, span, most, integers, |bits| bits as i16)

@@ -1,12 +1,11 @@
 //! Second digits of rows that are rounded to 16 bits: 8 bits more per column, and what they add to a dot product, a pair of rows at a
 //! time, on AVX-512 VNNI, or else in plain Rust, which gives the very same integers.
 //!
-//! With `x = scale * (256 * leading + low + second / 248) + residual` on both sides, the integers `256 * leading + low` of a product
-//! `q · g` lack, in units of theirs, `256 / 248 * (leading(q) · second(g) + second(q) · leading(g))`, and what is bounded by the norms of
-//! the other parts. The sum fits 32 bits: its terms are at most `128 * 127`, two for each of 65,536 columns.
+//! With `x = scale * (128 * leading + low + second / 248) + residual` on both sides, the integers `128 * leading + low` of a
+//! product `q · g` lack, in units of theirs, `128 / 248 * (leading(q) · second(g) + second(q) · leading(g))`, and what is bounded by
+//! the norms of the other parts. The sum fits 32 bits: its terms are at most `127 * 127`, two for each of 65,536 columns.
 
-use super::exact::ROWS_AT_ONCE;
-use super::rounding::{RESIDUAL_ERROR, ROUNDER, RowStatistics, growth, underflow};
+use super::rounding::{LARGEST_INTEGER, RESIDUAL_ERROR, ROUNDER, RowStatistics, growth, underflow};
 use crate::simd::vectorised;
 
 /// What is known of the second digits of one row.
@@ -16,13 +15,16 @@ pub struct SecondStatistics {
     pub low: f32,
     /// At least `|residual|`.
     pub residual: f32,
+    /// What the other side's offset adds to the products of its digits.
+    pub(super) offset: i32,
 }
 
 /// How many units of the second digits a unit of the integers is: what rounding leaves is half of one, and a hundredth for rounding in
 /// turn, less than 127.
 const SECOND: f32 = 248.0;
-/// How many units of the integers a unit of their leading bytes is.
-const LEADING: i16 = 256;
+/// How many units of the integers a unit of their leading bytes is: the largest integer's byte is 127.
+const LEADING: i16 = 128;
+const _: () = assert!((LARGEST_INTEGER + LEADING / 2) / LEADING == 127);
 /// Digits that are multiplied at once: rows of leading bytes, or of second digits, are a multiple of this.
 const DIGITS: usize = 64;
 /// What is added to a gallery's digits, as `vpdpbusd` wants one side unsigned.
@@ -49,34 +51,16 @@ pub(super) enum Side {
     Gallery,
 }
 
-/// Writes the digits of a row less the centre that was rounded to `integers`: leading bytes and second digits, or the other way round.
-pub(super) fn write_digits(
-    side: Side,
-    row: &[f32],
-    centre: &[f32],
-    integers: &[i16],
-    statistics: &RowStatistics,
-    digits: &mut [Digits],
-) -> SecondStatistics {
-    let (first, last) = digits.split_at_mut(digits.len() / 2);
-    let (leading, second) = if side == Side::Query { (first, last) } else { (last, first) };
-    let found = second_digits(row, centre, integers, statistics, leading, second);
-    if side == Side::Gallery {
-        // Flipping the top bit adds 128.
-        digits.iter_mut().flat_map(|digits| &mut digits.0).for_each(|digit| *digit ^= i8::MIN);
-    }
-    found
-}
-
 vectorised! {
-    /// The leading bytes of `integers`, which a row less the centre was rounded to, and the second digits.
-    pub(super) fn second_digits(
+    /// Writes the digits of a row less the centre that was rounded to `integers`: leading bytes and second digits, or the other way
+    /// round.
+    pub(super) fn write_digits(
+        side: Side,
         row: &[f32],
         centre: &[f32],
         integers: &[i16],
         statistics: &RowStatistics,
-        leading: &mut [Digits],
-        second: &mut [Digits],
+        digits: &mut [Digits],
     ) -> SecondStatistics {
         let scale = statistics.scale;
         let (step, inverse) = if scale > 0.0 { (scale / SECOND, SECOND / scale) } else { (0.0, 0.0) };
@@ -87,7 +71,7 @@ vectorised! {
                 let residual = (row[column] - centre[column]) - f32::from(integer) * scale;
                 let shifted = residual * inverse + ROUNDER;
                 let left = residual - (shifted - ROUNDER) * step;
-                let byte = integer.saturating_add(LEADING / 2).div_euclid(LEADING);
+                let byte = (integer + LEADING / 2).div_euclid(LEADING);
                 let low = f32::from(integer - byte * LEADING);
                 leading[column] = byte as i8;
                 second[column] = shifted.to_bits() as i8;
@@ -95,8 +79,10 @@ vectorised! {
                 squares[column] += left * left;
             }
         };
-        let digits = leading.iter_mut().zip(second);
-        for (((row, centre), integers), (leading, second)) in row.chunks(DIGITS).zip(centre.chunks(DIGITS)).zip(integers.chunks(DIGITS)).zip(digits) {
+        let (first, last) = digits.split_at_mut(digits.len() / 2);
+        let (leading, second) = if side == Side::Query { (first, last) } else { (last, first) };
+        let rows = row.chunks(DIGITS).zip(centre.chunks(DIGITS)).zip(integers.chunks(DIGITS));
+        for (((row, centre), integers), (leading, second)) in rows.zip(leading.iter_mut().zip(second)) {
             let (leading, second) = (&mut leading.0, &mut second.0);
             match (row.as_array::<DIGITS>(), centre.as_array::<DIGITS>(), integers.as_array::<DIGITS>()) {
                 // Of a length that the compiler knows.
@@ -104,85 +90,79 @@ vectorised! {
                 _ => write(row, centre, integers, leading, second),
             }
         }
+        let all = digits.iter_mut().flat_map(|digits| &mut digits.0);
+        let offset = match side {
+            Side::Query => OFFSET * all.map(|digit| i32::from(*digit)).sum::<i32>(),
+            Side::Gallery => {
+                // Flipping the top bit adds 128.
+                all.for_each(|digit| *digit ^= i8::MIN);
+                0
+            }
+        };
         // As for the rounded row, but that what is left is off by 4 units of the residual too.
         let (growth, underflow) = (growth(row.len()), underflow(row.len()));
         SecondStatistics {
             low: lows.iter().sum::<f32>().sqrt() * scale * growth,
             residual: squares.iter().sum::<f32>().sqrt() * growth + underflow + statistics.norm * RESIDUAL_ERROR
                 + statistics.residual * (2.0 * f32::EPSILON),
+            offset,
         }
     }
 }
 
-/// Calls `see` with the place of each of some rows and what its integers' dot product with a query's lacks, in the same units, from the
-/// digits of both.
-pub(super) fn products<'a>(
-    query: &[Digits],
-    mut rows: impl ExactSizeIterator<Item = &'a [Digits]>,
-    mut see: impl FnMut(usize, f64),
-) {
-    let unit = f64::from(LEADING) / f64::from(SECOND);
-    let mut see_all = |first: usize, sums: &[i32]| {
-        (first..).zip(sums).for_each(|(place, sum)| see(place, f64::from(*sum) * unit));
-    };
-    let count = rows.len();
-    let mut next = || rows.next().expect("as many rows as there are");
-    for first in (0..count).step_by(ROWS_AT_ONCE) {
-        match count - first {
-            1 => see_all(first, &digit_sums(query, [next()])),
-            2 => see_all(first, &digit_sums(query, [next(), next()])),
-            3 => see_all(first, &digit_sums(query, [next(), next(), next()])),
-            _ => see_all(first, &digit_sums(query, [next(), next(), next(), next()])),
-        }
-    }
-}
+/// What a unit of digits' products is in units of the integers' products.
+pub(super) const SUM_UNIT: f64 = LEADING as f64 / SECOND as f64;
 
-/// The digits' products, summed.
-fn digit_sums<const N: usize>(query: &[Digits], rows: [&[Digits]; N]) -> [i32; N] {
-    assert!(rows.iter().all(|row| row.len() == query.len()), "all rows must be as long as the query");
-    #[cfg(target_arch = "x86_64")]
-    if super::is_accelerated() {
-        // SAFETY: the processor has the features that the function is compiled for.
-        return unsafe { vnni::digit_sums(query, rows) };
-    }
-    digit_sums_in_plain_rust(query, rows)
-}
-
-fn digit_sums_in_plain_rust<const N: usize>(query: &[Digits], rows: [&[Digits]; N]) -> [i32; N] {
-    let term = |(q, g): (&i8, &i8)| i32::from(*q) * (i32::from(*g as u8) - OFFSET);
+/// The products of a query's digits with those of some rows, and what the offset adds; sums may wrap around.
+pub(super) fn digit_sums_in_plain_rust<const N: usize>(query: &[Digits], rows: [&[Digits]; N]) -> [i32; N] {
+    let term = |(q, g): (&i8, &i8)| i32::from(*q) * i32::from(*g as u8);
     let sum = |(q, g): (&Digits, &Digits)| q.0.iter().zip(&g.0).map(term).sum::<i32>();
-    rows.map(|row| query.iter().zip(row).map(sum).sum())
+    rows.map(|row| query.iter().zip(row).map(sum).fold(0, i32::wrapping_add))
 }
 
 #[cfg(target_arch = "x86_64")]
-mod vnni {
-    use super::{Digits, OFFSET};
+pub(super) mod vnni {
+    use super::Digits;
     use std::arch::x86_64::*;
 
     /// Sums side by side, as each product has to wait for the one before in its sum.
     const SUMS: usize = 2;
 
+    /// The same integers.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn digit_sums<const N: usize>(query: &[Digits], rows: [&[Digits]; N]) -> [i32; N] {
+    pub fn digit_sums(query: &[Digits], rows: [&[Digits]; 4]) -> [i32; 4] {
         let load = |digits: &Digits| {
             // SAFETY: these are 64 bytes.
             unsafe { _mm512_loadu_si512(digits.0.as_ptr().cast()) }
         };
-        let offset = _mm512_set1_epi8(OFFSET as i8);
-        let rows = rows.map(|row| row.as_chunks::<SUMS>().0);
-        // Sums may wrap around; what remains when the offset's share is taken off does not.
-        let (mut sums, mut share) = ([[_mm512_setzero_si512(); SUMS]; N], [_mm512_setzero_si512(); SUMS]);
-        for (place, query) in query.as_chunks::<SUMS>().0.iter().enumerate() {
-            for half in 0..SUMS {
-                let query = load(&query[half]);
-                share[half] = _mm512_dpbusd_epi32(share[half], offset, query);
-                for (sum, row) in sums.iter_mut().zip(&rows) {
-                    sum[half] = _mm512_dpbusd_epi32(sum[half], load(&row[place][half]), query);
+        let query = query.as_chunks::<SUMS>().0;
+        let rows = rows.map(|row| &row.as_chunks::<SUMS>().0[..query.len()]);
+        let mut sums = [[_mm512_setzero_si512(); SUMS]; 4];
+        for (place, query) in query.iter().enumerate() {
+            let query = query.each_ref().map(load);
+            for (sum, row) in sums.iter_mut().zip(&rows) {
+                for half in 0..SUMS {
+                    sum[half] = _mm512_dpbusd_epi32(sum[half], load(&row[place][half]), query[half]);
                 }
             }
         }
-        let share = _mm512_add_epi32(share[0], share[1]);
-        sums.map(|[a, b]| _mm512_reduce_add_epi32(_mm512_sub_epi32(_mm512_add_epi32(a, b), share)))
+        add_lanes(sums.map(|[a, b]| _mm512_add_epi32(a, b)))
+    }
+
+    /// The sum of each register's lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add_lanes([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let four = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64::<1>(four));
+        let one = _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256::<1>(two));
+        let mut sums = [0; 4];
+        // SAFETY: these are 4 numbers of 4 bytes.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), one) };
+        sums
     }
 }
 
@@ -191,6 +171,17 @@ mod tests {
     use super::*;
     use crate::nearest::noise;
     use crate::nearest::rounding::round_row_finely;
+
+    /// As the processor at hand would, and without what the offset adds.
+    fn digit_sums(query: &[Digits], rows: [&[Digits]; 4], offset: i32) -> [i32; 4] {
+        let plain = digit_sums_in_plain_rust(query, rows);
+        #[cfg(target_arch = "x86_64")]
+        if crate::nearest::is_accelerated() {
+            // SAFETY: the processor has the features that the function is compiled for.
+            assert_eq!(unsafe { vnni::digit_sums(query, rows) }, plain);
+        }
+        plain.map(|sum| sum.wrapping_sub(offset))
+    }
 
     /// A row's integers, digits and statistics.
     type Rounded = (Vec<i16>, Vec<Digits>, RowStatistics, SecondStatistics);
@@ -207,19 +198,16 @@ mod tests {
         for dimension in [1, 2, 63, 64, 65, 200, 2048] {
             for scale in [1e-43, 1e-29, 1.0, 1e15] {
                 let values = |seed| noise(dimension, seed).iter().map(|x| x * scale).collect::<Vec<f32>>();
-                let (q, rows, centre) = (values(1), [2, 3, 4, 5, 6].map(values), values(7));
+                let (q, values, centre) = (values(1), [2, 3, 4, 5].map(values), values(7));
                 let own = rounded(Side::Query, &q, &centre);
-                let others = rows.each_ref().map(|row| rounded(Side::Gallery, row, &centre));
-                let digits = || others.iter().map(|other| &other.1[..]);
-                let mut found = Vec::new();
-                products(&own.1, digits(), |place, product| found.push((place, product)));
-                for (place, (row, other)) in rows.iter().zip(&others).enumerate() {
-                    assert_eq!(digit_sums(&own.1, [&other.1]), digit_sums_in_plain_rust(&own.1, [&other.1]));
+                let others = values.each_ref().map(|row| rounded(Side::Gallery, row, &centre));
+                let sums = digit_sums(&own.1, others.each_ref().map(|other| &other.1[..]), own.3.offset);
+                for ((digits, values), other) in sums.iter().zip(&values).zip(&others) {
                     let pairs = own.0.iter().zip(&other.0).map(|(a, b)| i64::from(*a) * i64::from(*b));
                     let units = f64::from(own.2.scale) * f64::from(other.2.scale);
-                    let sum = units * (pairs.sum::<i64>() as f64 + found[place].1);
+                    let sum = units * (pairs.sum::<i64>() as f64 + f64::from(*digits) * SUM_UNIT);
                     let centred = |row: &[f32], i: usize| f64::from(row[i]) - f64::from(centre[i]);
-                    let exact: f64 = (0..dimension).map(|i| centred(&q, i) * centred(row, i)).sum();
+                    let exact: f64 = (0..dimension).map(|i| centred(&q, i) * centred(values, i)).sum();
                     // What the norms of the other parts bound.
                     let [a, b] = [(own.2, own.3), (other.2, other.3)];
                     let size = |part: (RowStatistics, SecondStatistics)| {
@@ -235,21 +223,18 @@ mod tests {
                         assert!(bound < 1e-5 * a * b, "{dimension}: {bound}");
                     }
                 }
-                assert!(found.iter().enumerate().all(|(place, found)| found.0 == place) && found.len() == 5);
             }
         }
     }
 
     #[test]
     fn the_largest_sums_do_not_overflow() {
-        let row = vec![Digits([-128; DIGITS]); Digits::count(65_536)];
-        for (digit, sum) in [(-128_i8, -128 * -128), (127, -128 * 127)] {
-            let other: Vec<Digits> =
-                row.iter().map(|_| Digits([(digit as u8 ^ 0x80) as i8; DIGITS])).collect();
-            let half = row.len() / 2;
-            let expected = sum * (half * DIGITS) as i32;
-            assert_eq!(digit_sums(&row[..half], [&other[..half]]), [expected]);
-            assert_eq!(digit_sums_in_plain_rust(&row[..half], [&other[..half]]), [expected]);
+        let row = vec![Digits([127; DIGITS]); Digits::count(65_536)];
+        let offset = OFFSET * 127 * (row.len() * DIGITS) as i32;
+        for digit in [127_i8, -127] {
+            let other: Vec<Digits> = row.iter().map(|_| Digits([digit ^ i8::MIN; DIGITS])).collect();
+            let expected = i32::from(digit) * 127 * (row.len() * DIGITS) as i32;
+            assert_eq!(digit_sums(&row, [&other; 4], offset), [expected; 4]);
         }
     }
 }

@@ -27,18 +27,19 @@
 //! Evaluations know the distance that each limit is, and need less room around dot products of 16-bit integers:
 //! - What measuring rounds is a share of the distance itself, and is taken off the limits: `n + 4` units of its square,
 //!   respectively `2 n + 6` of the product of unit vectors.
-//! - Dot products of 16-bit integers are summed in f32 in the end, which is off by at most [`fine_rounding_depth`] units of
-//!   `|q'| |g'|`; two more are for the second digits' scale, below.
+//! - Dot products of 16-bit integers lose last bits, at most [`fine_error`] times both scales, and are rounded to f32, which is one
+//!   unit of `|q'| |g'|`; two more are for the second digits' scale, below. In the terms of the scan, a row's scale is at most its norm
+//!   by [`LEAST_FINE_NORM`].
 //! - `|g|²` is off by 12 units of itself, and the scan's 8 roundings are of numbers up to `|g|² + 2 |q'| |g'|` and three times the
 //!   spread, at most `4 |q| |g|`. Together at most 24 units of `|g|²`, and 24 more of `|q| |g|` for each of the factor's two.
 //!
 //! Where that leaves a pair open, second digits (waylay-conv's `second.rs`) narrow its bounds: with `q = q' + q" + r` and `q'` its
 //! leading bytes but for `low`, `q · g` is what both products add up to, off by at most
-//! `|low(q)| |g"| + |q'| |r(g)| + |low(g)| |q"| + |g'| |r(q)| + |dq| |dg|`, where `|q"|` is at most `|dq| + |r(q)|`. This is computed in
-//! f64, which rounds nothing that counts.
+//! `|low(q)| |g"| + |q'| |r(g)| + |low(g)| |q"| + |g'| |r(q)| + |dq| |dg|`, where `|q"|` is at most `|dq| + |r(q)|`.
 
 use waylay_conv::nearest::{
-    QueryBound, RowBound, RowStatistics, SecondStatistics, fine_rounding_depth, rounding_depth,
+    CloserBound, FineGallery, FineQueries, LEAST_FINE_NORM, QueryBound, RowBound, RowStatistics,
+    SecondStatistics, fine_error, rounding_depth,
 };
 
 use super::Metric;
@@ -48,9 +49,11 @@ use super::refine::ScanPlace;
 const TINY: f32 = 1e-34;
 const UNIT: f32 = f32::EPSILON / 2.0;
 /// Units that `|g|²` may be off by.
-const NORM_UNITS: f64 = 12.0;
+const NORM_UNITS: f32 = 12.0;
 /// Units of rounding beside products of 16-bit integers, and limits that know of what measuring rounds.
 const FINE_UNITS: usize = 24;
+/// Units of rounding of the products of 16-bit integers and of second digits.
+const PRODUCT_UNITS: f32 = 3.0;
 
 /// The bounds of a search, but for the query and the row.
 #[derive(Clone, Copy)]
@@ -62,8 +65,8 @@ pub(super) struct Slack {
     product: f32,
     /// Rounding, as a share of `|q|²` and of `|g|²`.
     square: f32,
-    /// Rounding of the sums of products of 16-bit integers, as a share of `|q| |g|`; in `product` too.
-    sums: f32,
+    /// What products of 16-bit integers lose, as a share of both scales.
+    lost: f32,
 }
 
 impl Slack {
@@ -74,9 +77,9 @@ impl Slack {
 
     /// The bounds for rows of 16 bits, less `centre`, and limits of [`Self::limit`].
     pub(super) fn fine(metric: Metric, centre: &[f32]) -> Self {
-        let sums = (fine_rounding_depth(centre.len()) + 2) as f32 * UNIT;
         let slack = Self::of(metric, centre, FINE_UNITS);
-        Self { product: slack.product + sums, shift: 0.0, sums, ..slack }
+        let product = slack.product + PRODUCT_UNITS * UNIT;
+        Self { product, shift: 0.0, lost: fine_error(centre.len()), ..slack }
     }
 
     fn of(metric: Metric, centre: &[f32], units: usize) -> Self {
@@ -85,7 +88,7 @@ impl Slack {
             Metric::Euclidean => (rounding, 0.0),
             Metric::Cosine => (0.0, upper_norm(centre)),
         };
-        Self { metric, shift, product: rounding, square, sums: 0.0 }
+        Self { metric, shift, product: rounding, square, lost: 0.0 }
     }
 
     /// Where a row is certainly no farther than `distance`, as measured, and where it may be, in the terms of the scan; what measuring
@@ -101,19 +104,37 @@ impl Slack {
         outward([least - rounding, most + rounding])
     }
 
-    /// Bounds in the terms of the scan, closer ones, of a query and a row of the gallery, from both products of their integers,
-    /// `score`.
-    #[inline]
-    pub(super) fn narrow(&self, q: &Parts, g: &Parts, score: f64) -> [f32; 2] {
-        let factor = f64::from(self.factor());
-        let offset = if self.metric == Metric::Euclidean { g.square } else { 0.0 };
-        let estimate = offset - factor * q.scale * g.scale * score;
-        let crosswise = |a: &Parts, b: &Parts| a.low * b.second + a.length * b.left;
-        let rounding = f64::from(self.sums) * q.length * g.length;
-        let spread = factor * (crosswise(q, g) + crosswise(g, q) + q.rest * g.rest + rounding)
-            + NORM_UNITS * f64::from(UNIT) * g.square
-            + f64::from(TINY);
-        outward([estimate - spread, estimate + spread])
+    /// The shares of queries in closer bounds.
+    pub(super) fn closer_queries(&self, queries: &FineQueries) -> Vec<CloserBound> {
+        let factor = self.factor();
+        let share = |(first, second): (&RowStatistics, &SecondStatistics)| {
+            let [low, digits, length, left, rest, lost] = self.parts(first, second);
+            // The factors, their products and the sum of these are rounded a few times.
+            let terms = [low, digits, length, left, rest, lost, factor.recip(), factor.recip()]
+                .map(|term| term * factor * (1.0 + 16.0 * UNIT));
+            CloserBound { offset: 0.0, scale: f64::from(factor) * f64::from(first.scale), terms }
+        };
+        queries.statistics().iter().zip(queries.second_statistics()).map(share).collect()
+    }
+
+    /// The shares of rows in closer bounds.
+    pub(super) fn closer_rows(&self, rows: &FineGallery) -> Vec<CloserBound> {
+        let share = |(first, second): (&RowStatistics, &SecondStatistics)| {
+            let [low, digits, length, left, rest, lost] = self.parts(first, second);
+            let offset = if self.metric == Metric::Euclidean { f64::from(first.norm_square) } else { 0.0 };
+            let terms = [digits, low, left, length, rest, lost, NORM_UNITS * UNIT * first.norm_square, TINY];
+            CloserBound { offset, scale: f64::from(first.scale), terms }
+        };
+        rows.statistics().iter().zip(rows.second_statistics()).map(share).collect()
+    }
+
+    /// Upper bounds of the parts of a row: of its integers less their leading bytes; of the second digits; of its integers, and of the
+    /// row itself; of what the second digits leave, with half of what products round; of what the integers leave; of what their products
+    /// lose, of which both sides have one factor.
+    fn parts(&self, first: &RowStatistics, second: &SecondStatistics) -> [f32; 6] {
+        let (rest, length) = (first.residual, first.norm + first.residual);
+        let left = second.residual + PRODUCT_UNITS / 2.0 * UNIT * length;
+        [second.low, rest + second.residual, length, left, rest, self.lost.sqrt() * first.scale]
     }
 
     /// The share of a gallery row.
@@ -138,7 +159,7 @@ impl Slack {
         QueryBound {
             scale: self.factor() * query.scale,
             norm: query.norm + query.residual,
-            error: query.residual,
+            error: query.residual + self.lost / LEAST_FINE_NORM * query.scale,
             threshold: f32::MAX,
         }
     }
@@ -153,38 +174,6 @@ impl Slack {
             Metric::Euclidean => 2.0,
             Metric::Cosine => 1.0,
         }
-    }
-}
-
-/// What is known of a row of 16 bits and its second digits: upper bounds of its parts.
-pub(super) struct Parts {
-    /// As measured.
-    square: f64,
-    /// The factor of the integers.
-    scale: f64,
-    /// Of its integers, and of the row itself.
-    length: f64,
-    /// Of what the integers leave.
-    rest: f64,
-    /// Of the second digits.
-    second: f64,
-    /// Of what these leave.
-    left: f64,
-    /// Of the integers less their leading bytes.
-    low: f64,
-}
-
-impl Parts {
-    fn of(first: &RowStatistics, second: &SecondStatistics) -> Self {
-        let [norm, rest, left, low] =
-            [first.norm, first.residual, second.residual, second.low].map(f64::from);
-        let [square, scale] = [first.norm_square, first.scale].map(f64::from);
-        Self { square, scale, length: norm + rest, rest, second: rest + left, left, low }
-    }
-
-    /// Of each of some rows.
-    pub(super) fn all(first: &[RowStatistics], second: &[SecondStatistics]) -> Vec<Self> {
-        first.iter().zip(second).map(|(first, second)| Self::of(first, second)).collect()
     }
 }
 

@@ -6,12 +6,12 @@
 
 use rayon::prelude::*;
 use waylay_conv::nearest::{
-    FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, LARGEST_DIMENSION, Limits, OpenRow,
-    QueryBound, ROWS_AT_ONCE, RowBounds, RowStatistics, count_panel, fine_dot_tile, is_accelerated, prefetch,
-    second_products,
+    CloserBound, FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, LARGEST_DIMENSION, Limits,
+    Narrowed, OpenRow, QueryBound, ROWS_AT_ONCE, RowBounds, RowStatistics, count_panel, fine_dot_tile,
+    is_accelerated, narrow, prefetch,
 };
 
-use super::bounds::{Parts, Slack};
+use super::bounds::Slack;
 use super::centre::query_centre;
 use super::{BATCH_QUERIES, Gallery, Metric};
 use crate::retrieval::ranking::Matches;
@@ -29,9 +29,13 @@ const PAIRS_PER_KNOWN: usize = 16;
 const BLOCK_QUERIES: usize = 48;
 /// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place.
 const SECTION_BYTES: usize = 4 << 20;
+/// The most rows of a section, as those that stay open are listed for each query.
+const SECTION_ROWS: usize = 4096;
+/// Of the rows of a section, lists have room for one in so many.
+const ROWS_PER_LISTED: usize = 8;
 /// Queries and rows, spread over all, that tell how many pairs will be left open.
 const SAMPLED_QUERIES: usize = 4 * FINE_TILE_QUERIES;
-const SAMPLED_ROWS: usize = 16 * FINE_PANEL_ROWS;
+const SAMPLED_ROWS: usize = 24 * FINE_PANEL_ROWS;
 /// With more than one in this many left open, or left to be measured, distances of all pairs take less time.
 const PAIRS_PER_OPEN: usize = 4;
 const PAIRS_PER_LEFT: usize = 20;
@@ -96,13 +100,13 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let slack = Slack::fine(self.metric, self.centre());
         let mut block = self.block(&places, &queries, &slack);
         let section = self.section(0, &rows, &slack);
-        for panel in 0..section.rounded.panel_count() {
-            block.count(&section, panel);
-        }
-        let open: usize = block.asked.iter().map(|asked| asked.open.len()).sum();
-        block.narrow(&section, &slack);
         let pairs = places.len() * rows.len() / dimension;
-        open * PAIRS_PER_OPEN <= pairs && block.left.len() * PAIRS_PER_LEFT <= pairs
+        let mut open = section.lists(places.len());
+        block.count(&section, &mut open);
+        let all = open.iter().map(Vec::len).sum::<usize>();
+        block.narrow(&section, &mut open);
+        let left = block.asked.iter().map(|asked| asked.left.len()).sum::<usize>();
+        all * PAIRS_PER_OPEN <= pairs && left * PAIRS_PER_LEFT <= pairs
     }
 
     /// The matches of some queries, of which `first` is the first one's number.
@@ -118,15 +122,15 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
                 self.block(&numbers, rows, &slack)
             })
             .collect();
-        let section_rows = (SECTION_BYTES / (2 * dimension)).next_multiple_of(FINE_PANEL_ROWS);
+        let section_rows =
+            (SECTION_BYTES / (2 * dimension)).clamp(1, SECTION_ROWS).next_multiple_of(FINE_PANEL_ROWS);
         for (index, rows) in self.gallery.rows.chunks(section_rows * dimension).enumerate() {
             let section = self.section(index * section_rows, rows, &slack);
             let seen = section.first + rows.len() / dimension;
             blocks.par_iter_mut().with_max_len(1).for_each(|block| {
-                for panel in 0..section.rounded.panel_count() {
-                    block.count(&section, panel);
-                    block.narrow(&section, &slack);
-                }
+                let mut open = section.lists(block.asked.len());
+                block.count(&section, &mut open);
+                block.narrow(&section, &mut open);
             });
             // Afterwards, as the section's own values have to be in cache for that, not only the rounded ones.
             blocks.par_iter_mut().with_max_len(1).for_each(|block| {
@@ -145,8 +149,8 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let rounded = FineGallery::new(rows, self.centre());
         let shares = rounded.statistics().iter().map(|row| slack.row(row));
         let bounds = RowBounds::new(first, FINE_PANEL_ROWS, shares);
-        let parts = Parts::all(rounded.statistics(), rounded.second_statistics());
-        Section { first, rounded, bounds, parts }
+        let closer = slack.closer_rows(&rounded);
+        Section { first, rounded, bounds, closer }
     }
 
     /// The queries `rows` of these numbers.
@@ -154,8 +158,9 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let queries = FineQueries::new(rows, &query_centre(self.centre(), self.metric));
         let asked = numbers.iter().zip(rows.chunks(self.gallery.dimension)).zip(queries.statistics());
         let asked = asked.map(|((number, row), statistics)| self.ask(*number, row, slack, statistics));
-        let parts = Parts::all(queries.statistics(), queries.second_statistics());
-        Block { rows, asked: asked.collect(), queries, parts, left: Vec::new() }
+        let asked = asked.collect();
+        let closer = slack.closer_queries(&queries);
+        Block { rows, asked, queries, closer }
     }
 
     /// What is to be found out for a query.
@@ -167,6 +172,11 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
             found
         };
         let mut distances = measure(matches);
+        let excluded_distances = measure(excluded);
+        let items = matches.iter().chain(excluded).map(|item| *item as u32);
+        let mut known: Vec<(u32, f32)> =
+            items.zip(distances.iter().chain(&excluded_distances).copied()).collect();
+        known.sort_unstable_by_key(|(item, _)| *item);
         distances.sort_unstable_by(f32::total_cmp);
         let place = self.gallery.scan_place(self.metric, row);
         let limits = distances.iter().map(|distance| slack.limit(&place, *distance, row.len()));
@@ -174,8 +184,9 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
             bound: slack.query(statistics),
             limits: Limits::new(limits),
             distances,
-            excluded: measure(excluded),
-            open: Vec::new(),
+            excluded: excluded_distances,
+            known,
+            left: Vec::new(),
             opened: 0,
             given_up: false,
         }
@@ -188,17 +199,23 @@ struct Section {
     first: usize,
     rounded: FineGallery,
     bounds: RowBounds,
-    parts: Vec<Parts>,
+    closer: Vec<CloserBound>,
+}
+
+impl Section {
+    /// Empty lists of rows, with room for what bounds often leave open.
+    fn lists(&self, count: usize) -> Vec<Vec<OpenRow>> {
+        let room = self.closer.len() / ROWS_PER_LISTED;
+        std::iter::repeat_with(|| Vec::with_capacity(room)).take(count).collect()
+    }
 }
 
 /// Some queries.
 struct Block<'a> {
     rows: &'a [f32],
     queries: FineQueries,
-    parts: Vec<Parts>,
+    closer: Vec<CloserBound>,
     asked: Vec<Asked>,
-    /// Rows of a section that closer bounds leave open, and for which query.
-    left: Vec<(usize, OpenRow)>,
 }
 
 /// What is asked for a query, and found out so far.
@@ -208,75 +225,85 @@ struct Asked {
     /// Of the matches, ascending.
     distances: Vec<f32>,
     excluded: Vec<f32>,
-    /// Rows of a panel that bounds leave open.
-    open: Vec<OpenRow>,
+    /// The matches and the excluded items, ascending, and their distances.
+    known: Vec<(u32, f32)>,
+    /// Rows of a section that closer bounds leave open.
+    left: Vec<OpenRow>,
     /// Rows that had to be measured so far.
     opened: usize,
     given_up: bool,
 }
 
 impl Block<'_> {
-    /// Counts what is certain of a panel, and collects the rest.
-    fn count(&mut self, section: &Section, panel: usize) {
+    /// Counts what is certain of a section, and lists the rest in `open`, for each query.
+    fn count(&mut self, section: &Section, open: &mut [Vec<OpenRow>]) {
         let mut products = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
-        for (tile, asked) in self.asked.chunks_mut(FINE_TILE_QUERIES).enumerate() {
-            if asked.iter().all(|asked| asked.given_up || asked.distances.is_empty()) {
-                continue;
-            }
-            fine_dot_tile(&self.queries, tile, &section.rounded, panel, &mut products);
-            for (asked, scores) in asked.iter_mut().zip(products.chunks_exact(FINE_PANEL_ROWS)) {
-                if !asked.given_up {
-                    let Asked { bound, limits, open, .. } = asked;
-                    count_panel(scores, panel, &section.bounds, bound, limits, open);
+        for panel in 0..section.rounded.panel_count() {
+            let tiles = self.asked.chunks_mut(FINE_TILE_QUERIES).zip(open.chunks_mut(FINE_TILE_QUERIES));
+            for (tile, (asked, open)) in tiles.enumerate() {
+                if asked.iter().all(|asked| asked.given_up || asked.distances.is_empty()) {
+                    continue;
+                }
+                fine_dot_tile(&self.queries, tile, &section.rounded, panel, &mut products);
+                let rows = products.chunks_exact(FINE_PANEL_ROWS);
+                for ((asked, open), scores) in asked.iter_mut().zip(open).zip(rows) {
+                    if !asked.given_up {
+                        let Asked { bound, limits, .. } = asked;
+                        count_panel(scores, panel, &section.bounds, bound, limits, open);
+                    }
                 }
             }
         }
     }
 
-    /// Finds closer bounds for what was left open of a section, and keeps the rest.
-    fn narrow(&mut self, section: &Section, slack: &Slack) {
-        for (query, (asked, parts)) in self.asked.iter_mut().zip(&self.parts).enumerate() {
-            let Asked { limits, open, .. } = asked;
-            let place = |row: &OpenRow| row.index as usize - section.first;
-            let places = open.iter().map(place);
-            second_products(&self.queries, query, &section.rounded, places, |index, product| {
-                let mut row = open[index];
-                let parts_of_row = &section.parts[place(&row)];
-                let bounds = slack.narrow(parts, parts_of_row, f64::from(row.score) + product);
-                if limits.narrow(&mut row, bounds) {
-                    self.left.push((query, row));
-                }
-            });
-            open.clear();
+    /// Finds closer bounds for what is listed, and keeps what they leave open.
+    fn narrow(&mut self, section: &Section, open: &mut [Vec<OpenRow>]) {
+        let queries = Narrowed { rows: &self.queries, bounds: &self.closer };
+        let gallery = Narrowed { rows: &section.rounded, bounds: &section.closer };
+        for (query, (asked, open)) in self.asked.iter_mut().zip(open).enumerate() {
+            let Asked { limits, left, .. } = asked;
+            let decide = |row: &mut OpenRow, bounds: [f64; 2]| limits.narrow(row, bounds);
+            narrow(&queries, query, &gallery, section.first, open, decide);
+            left.append(open);
         }
     }
 
     /// Measures what is left, of `seen` rows so far.
     fn settle(&mut self, gallery: &Gallery<'_>, metric: Metric, seen: usize) {
-        let query_row = |query: usize| &self.rows[query * gallery.dimension..][..gallery.dimension];
-        self.left.sort_unstable_by_key(|(query, _)| *query);
-        let mut runs = self.left.chunk_by(|a, b| a.0 == b.0).peekable();
-        while let Some(run) = runs.next() {
-            if let Some(next) = runs.peek() {
-                prefetch(query_row(next[0].0));
-                next.iter().take(ROWS_AT_ONCE).for_each(|(_, row)| prefetch(gallery.row(row.index as usize)));
+        let mut queries = self.asked.iter_mut().zip(self.rows.chunks(gallery.dimension)).peekable();
+        while let Some((asked, query)) = queries.next() {
+            asked.settle_known();
+            if let Some((next, query)) = queries.peek() {
+                prefetch(query);
+                next.left.iter().take(ROWS_AT_ONCE).for_each(|row| prefetch(gallery.row(row.row as usize)));
             }
-            let query = run[0].0;
-            let Asked { limits, distances, opened, given_up, .. } = &mut self.asked[query];
-            *opened += run.len();
+            let Asked { limits, distances, left, opened, given_up, .. } = asked;
+            *opened += left.len();
             *given_up |= *opened > ALWAYS_OPEN + seen / ROWS_PER_OPEN;
             if !*given_up {
-                let items: Vec<usize> = run.iter().map(|(_, row)| row.index as usize).collect();
-                gallery.measure(metric, query_row(query), &items, |place, distance| {
-                    limits.settle(run[place].1, |limit| distance <= distances[limit]);
+                let items: Vec<usize> = left.iter().map(|row| row.row as usize).collect();
+                gallery.measure(metric, query, &items, |place, distance| {
+                    limits.settle(left[place], |limit| distance <= distances[limit]);
                 });
             }
+            left.clear();
         }
-        self.left.clear();
     }
 }
 
 impl Asked {
+    /// Settles the rows left whose distance is known already.
+    fn settle_known(&mut self) {
+        let Self { limits, distances, known, left, .. } = self;
+        left.retain(|row| {
+            let place = known.binary_search_by_key(&row.row, |(item, _)| *item);
+            if let Ok(place) = place {
+                limits.settle(*row, |limit| known[place].1 <= distances[limit]);
+            }
+            place.is_err()
+        });
+    }
+
     fn finish(self) -> Option<Matches> {
         let within = self.limits.counts().collect();
         (!self.given_up).then(|| Matches::counted(self.distances, within, &self.excluded))

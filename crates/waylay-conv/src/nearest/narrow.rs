@@ -1,0 +1,202 @@
+//! Closer bounds of the rows that products of 16-bit integers leave open for a query, from their second digits.
+
+use super::count::OpenRow;
+use super::exact::add_halves;
+use super::fine::{FineGallery, FineQueries};
+use super::second::{Digits, SUM_UNIT, digit_sums_in_plain_rust};
+
+/// Rows whose digits are multiplied at a time.
+const GROUP: usize = 4;
+/// Terms of the bounds that second digits give.
+pub const TERMS: usize = 8;
+
+/// The share that one query or one row has in the bounds of its pairs. These lie around
+///
+/// `query.offset + row.offset - query.scale * row.scale * score`,
+///
+/// as far off as the products of both sides' `terms` add up to, where `score` is the sum of the integers' products and of what second
+/// digits add.
+#[derive(Clone, Copy)]
+pub struct CloserBound {
+    /// What does not depend on the score.
+    pub offset: f64,
+    /// Factor of the score.
+    pub scale: f64,
+    /// Factors of the bounds' terms.
+    pub terms: [f32; TERMS],
+}
+
+/// Rounded queries or a rounded gallery, and the share of each row in the bounds.
+pub struct Narrowed<'a, T> {
+    /// [`FineQueries`] or [`FineGallery`].
+    pub rows: &'a T,
+    /// One entry per row.
+    pub bounds: &'a [CloserBound],
+}
+
+/// Keeps those of `open` that closer bounds leave open for a query. `decide` is asked about each row whose upper bound is at most
+/// `near`, and gets its new bounds: whether it is still open. Rows are counted from `first`, the gallery's first one.
+///
+/// # Panics
+/// If queries and gallery are not of the same dimension, or there is no such query or row.
+pub fn narrow(
+    queries: &Narrowed<'_, FineQueries>,
+    query: usize,
+    gallery: &Narrowed<'_, FineGallery>,
+    first: usize,
+    open: &mut Vec<OpenRow>,
+    decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
+) {
+    assert_eq!(
+        queries.rows.digits(query).len(),
+        gallery.rows.digits(0).len(),
+        "queries and gallery must be equally long"
+    );
+    let pairs = Pairs {
+        digits: queries.rows.digits(query),
+        offset: queries.rows.second_statistics()[query].offset,
+        bound: &queries.bounds[query],
+        gallery,
+        first,
+    };
+    #[cfg(target_arch = "x86_64")]
+    if super::is_accelerated() {
+        // SAFETY: the processor has the features that the function is compiled for.
+        unsafe { vnni::keep_open(&pairs, open, decide) };
+        return;
+    }
+    pairs.keep_open(open, decide, digit_sums_in_plain_rust);
+}
+
+/// A query, and the rows that it meets.
+struct Pairs<'a> {
+    digits: &'a [Digits],
+    /// What the offset of the rows' digits adds to products.
+    offset: i32,
+    bound: &'a CloserBound,
+    gallery: &'a Narrowed<'a, FineGallery>,
+    first: usize,
+}
+
+impl Pairs<'_> {
+    /// Inlined, to be compiled for several instruction sets.
+    #[inline(always)]
+    fn keep_open(
+        &self,
+        open: &mut Vec<OpenRow>,
+        mut decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
+        digit_sums: impl Fn(&[Digits], [&[Digits]; GROUP]) -> [i32; GROUP],
+    ) {
+        let (count, mut kept) = (open.len(), 0);
+        for start in (0..count).step_by(GROUP) {
+            // Places after the end repeat the last row.
+            let group: [OpenRow; GROUP] = std::array::from_fn(|place| open[(start + place).min(count - 1)]);
+            let rows = group.map(|row| self.gallery.rows.digits(row.row as usize - self.first));
+            let sums = digit_sums(self.digits, rows);
+            for (mut row, sum) in group.into_iter().zip(sums).take(count - start) {
+                row.score += f64::from(sum.wrapping_sub(self.offset)) * SUM_UNIT;
+                let [lower, upper] = self.bounds(&row);
+                let near = f64::from(row.near);
+                let is_open = if upper <= near { decide(&mut row, [lower, upper]) } else { lower <= near };
+                open[kept] = row;
+                kept += usize::from(is_open);
+            }
+        }
+        open.truncate(kept);
+    }
+
+    #[inline(always)]
+    fn bounds(&self, row: &OpenRow) -> [f64; 2] {
+        let bound = &self.gallery.bounds[row.row as usize - self.first];
+        let estimate = self.bound.offset + bound.offset - self.bound.scale * bound.scale * row.score;
+        let terms: [f32; TERMS] = std::array::from_fn(|term| self.bound.terms[term] * bound.terms[term]);
+        let spread = f64::from(add_halves(terms));
+        [estimate - spread, estimate + spread]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use super::{OpenRow, Pairs};
+    use crate::nearest::second::vnni::digit_sums;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn keep_open(
+        pairs: &Pairs<'_>,
+        open: &mut Vec<OpenRow>,
+        decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
+    ) {
+        pairs.keep_open(open, decide, |query, rows| digit_sums(query, rows));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nearest::{FINE_PANEL_ROWS, FINE_TILE_QUERIES, fine_dot_tile, noise};
+
+    #[test]
+    fn rows_are_kept_while_bounds_leave_them_open_and_scores_become_exact() {
+        for dimension in [1, 70, 600, 2048] {
+            let origin = vec![0.0; dimension];
+            let (q, g) = (noise(3 * dimension, 1), noise(21 * dimension, 2));
+            let (queries, gallery) = (FineQueries::new(&q, &origin), FineGallery::new(&g, &origin));
+            let mut tile = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
+            fine_dot_tile(&queries, 0, &gallery, 0, &mut tile);
+            let share = |scale: f32| CloserBound {
+                offset: 0.0,
+                scale: f64::from(scale),
+                terms: [(0.05_f32 / TERMS as f32).sqrt(); TERMS],
+            };
+            let [own, other] = [queries.statistics(), gallery.statistics()]
+                .map(|rows| rows.iter().map(|row| share(row.scale)).collect::<Vec<_>>());
+            let queries = Narrowed { rows: &queries, bounds: &own };
+            let gallery = Narrowed { rows: &gallery, bounds: &other };
+            for query in 0..3 {
+                let exact = |row: usize| -> f64 {
+                    let rows = q[query * dimension..].iter().zip(&g[row * dimension..]).take(dimension);
+                    rows.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                };
+                // The distance is the negative product; limits are at it, and around it.
+                let rows = (0..21).map(|row| OpenRow {
+                    row: row as u32 + 100,
+                    place: 0,
+                    near: (-exact(row) + 0.02 * (row % 7) as f64 - 0.06) as f32,
+                    score: f64::from(tile[query * FINE_PANEL_ROWS + row]),
+                });
+                let rows: Vec<OpenRow> = rows.collect();
+                let (mut open, mut asked) = (rows.clone(), Vec::new());
+                narrow(&queries, query, &gallery, 100, &mut open, |row, [lower, upper]| {
+                    assert!(lower < upper && upper <= f64::from(row.near));
+                    asked.push(row.row);
+                    false
+                });
+                let (mut plain_open, mut plain_asked) = (rows.clone(), Vec::new());
+                let pairs = Pairs {
+                    digits: queries.rows.digits(query),
+                    offset: queries.rows.second_statistics()[query].offset,
+                    bound: &own[query],
+                    gallery: &gallery,
+                    first: 100,
+                };
+                let decide = |row: &mut OpenRow, _: [f64; 2]| {
+                    plain_asked.push(row.row);
+                    false
+                };
+                pairs.keep_open(&mut plain_open, decide, digit_sums_in_plain_rust);
+                assert_eq!((&open, &asked), (&plain_open, &plain_asked));
+                // Bounds are 0.05 apart from it.
+                for (row, place) in (100..).zip(0..21) {
+                    let is_open = open.iter().any(|open| open.row == row);
+                    assert_eq!(is_open, [1, 2, 3, 4, 5].contains(&(place % 7)), "{dimension} {place}");
+                    assert_eq!(asked.contains(&row), place % 7 == 6, "{dimension} {place}");
+                }
+                for row in &open {
+                    let place = row.row as usize - 100;
+                    let error = own[query].scale * other[place].scale * row.score - exact(place);
+                    assert!(error.abs() < 1e-6 * dimension as f64, "{dimension}: {error}");
+                }
+            }
+        }
+    }
+}
