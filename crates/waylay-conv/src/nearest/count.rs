@@ -5,8 +5,9 @@ use super::fine::FINE_PANEL_ROWS;
 use super::scan::{GROUP_ROWS, QueryBound, RowBounds, RowGroup};
 use crate::simd::vectorised;
 
-/// A query's limits, ascending, in the terms of [`scan()`](super::scan()), and where rows stand among them.
-#[derive(Clone, Debug, Default)]
+/// A query's limits, ascending, in the terms of [`scan()`](super::scan()), and where rows stand among them. In front of each list is an
+/// entry that nothing is within, for rows that are within all limits.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// What a row's upper bound may be at most so that it is certainly within.
     within: Vec<f32>,
@@ -19,42 +20,40 @@ pub struct Limits {
 impl Limits {
     /// Limits that are known to lie between two numbers each.
     pub fn new(limits: impl Iterator<Item = [f32; 2]>) -> Self {
+        let limits = std::iter::once([f32::NAN; 2]).chain(limits);
         let (within, near): (Vec<f32>, Vec<f32>) = limits.map(|[least, most]| (least, most)).unzip();
         Self { rows: vec![0; within.len()], within, near }
     }
 
     /// How many rows were found to be within each limit.
     pub fn counts(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().map(|rows| *rows as usize)
+        self.rows[1..].iter().map(|rows| *rows as usize)
     }
 
     /// Moves an open row of which closer bounds are known. Whether it is still open.
-    pub fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f64; 2]) -> bool {
-        let before = &self.within[..row.place as usize];
-        let moved = before.iter().rev().take_while(|limit| upper <= f64::from(**limit)).count();
-        self.place(row, row.place - moved as u32);
-        row.near = self.near(row.place);
-        lower <= f64::from(row.near)
+    #[inline(always)]
+    pub(super) fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f64; 2]) -> bool {
+        let place = row.place as usize;
+        // Added in any case, as no processor guesses which way it goes.
+        let moved = u32::from(upper <= f64::from(self.within[place]));
+        self.rows[place] += moved;
+        row.place -= moved;
+        let is_open = lower <= f64::from(self.near[row.place as usize]);
+        if is_open && moved > 0 { self.narrow_on(row, [lower, upper]) } else { is_open }
     }
 
-    /// What the lower bound of a row that is certainly within a limit, but not the one before, may be at most so that it may be within
-    /// that.
-    fn near(&self, place: u32) -> f32 {
-        if place > 0 { self.near[place as usize - 1] } else { f32::NEG_INFINITY }
+    #[cold]
+    fn narrow_on(&mut self, row: &mut OpenRow, bounds: [f64; 2]) -> bool {
+        self.narrow(row, bounds)
     }
 
     /// Moves an open row to the first of the limits that it is within, as `is_within` says: those before the one it stands at are
     /// asked.
     pub fn settle(&mut self, mut row: OpenRow, is_within: impl Fn(usize) -> bool) {
-        let uncertain = (0..row.place as usize).rev().take_while(|limit| is_within(*limit)).count();
-        let place = row.place - uncertain as u32;
-        self.place(&mut row, place);
-    }
-
-    /// Moves a row to a limit that is not after its own.
-    fn place(&mut self, row: &mut OpenRow, place: u32) {
-        self.rows[place as usize..row.place as usize].iter_mut().for_each(|rows| *rows += 1);
-        row.place = place;
+        while row.place > 0 && is_within(row.place as usize - 1) {
+            self.rows[row.place as usize] += 1;
+            row.place -= 1;
+        }
     }
 }
 
@@ -63,10 +62,8 @@ impl Limits {
 pub struct OpenRow {
     /// Which row of the gallery.
     pub row: u32,
-    /// The first limit that it is certainly within.
+    /// How many limits it may be beyond: it is certainly within those after them.
     pub(super) place: u32,
-    /// What its lower bound may be at most so that it may be within the limit before.
-    pub(super) near: f32,
     /// The approximate dot product, as far as it is known.
     pub score: f64,
 }
@@ -105,8 +102,8 @@ pub fn count_panel(
     let found = find_in_plain_rust(scores, groups, query, limits);
     let first = bounds.first_row() + panel * FINE_PANEL_ROWS;
     each_bit(found.open, |row| {
-        let (score, place, near) = (f64::from(scores[row]), found.places[row], found.near[row]);
-        open.push(OpenRow { row: (first + row) as u32, place, near, score });
+        let (score, place) = (f64::from(scores[row]), found.places[row]);
+        open.push(OpenRow { row: (first + row) as u32, place, score });
     });
 }
 
@@ -122,10 +119,8 @@ const GROUPS: usize = FINE_PANEL_ROWS / GROUP_ROWS;
 
 /// Where the rows of a panel stand.
 struct Places {
-    /// The first limit that each is certainly within; the number of limits for none.
+    /// How many limits each may be beyond.
     places: [u32; FINE_PANEL_ROWS],
-    /// What their lower bounds may be at most so that they may be within the limit before.
-    near: [f32; FINE_PANEL_ROWS],
     /// A bit for each row that is open.
     open: u64,
 }
@@ -137,16 +132,16 @@ fn find_in_plain_rust(
     query: &QueryBound,
     limits: &mut Limits,
 ) -> Places {
-    let mut found = Places { places: [0; FINE_PANEL_ROWS], near: [0.0; FINE_PANEL_ROWS], open: 0 };
+    let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
     for (row, score) in scores.iter().enumerate() {
         let [scale, offset, error, norm, width] =
             groups[row / GROUP_ROWS].map(|column| column[row % GROUP_ROWS]);
         let spread = query.norm * error + query.error * norm;
         let lower = offset - score * scale * query.scale - spread;
         let place = below(&limits.within, lower + 2.0 * spread + width);
-        limits.rows.iter_mut().skip(place as usize).for_each(|rows| *rows += 1);
-        (found.places[row], found.near[row]) = (place, limits.near(place));
-        found.open |= u64::from(lower <= found.near[row]) << row;
+        limits.rows[place as usize + 1..].iter_mut().for_each(|rows| *rows += 1);
+        found.places[row] = place;
+        found.open |= u64::from(lower <= limits.near[place as usize]) << row;
     }
     found
 }
@@ -184,7 +179,8 @@ mod wide {
         let mut counts = [_mm512_setzero_si512(); GROUPS];
         // What the last limit that a row is not certainly within is near.
         let mut last = [_mm512_set1_ps(f32::NEG_INFINITY); GROUPS];
-        for ((within, near), rows) in limits.within.iter().zip(&limits.near).zip(&mut limits.rows) {
+        let Limits { within, near, rows } = limits;
+        for ((within, near), rows) in within[1..].iter().zip(&near[1..]).zip(&mut rows[1..]) {
             let (within, near) = (_mm512_set1_ps(*within), _mm512_set1_ps(*near));
             let mut beyond = 0;
             for group in 0..GROUPS {
@@ -195,15 +191,10 @@ mod wide {
             }
             *rows += FINE_PANEL_ROWS as u32 - beyond.count_ones();
         }
-        let mut found = Places { places: [0; FINE_PANEL_ROWS], near: [0.0; FINE_PANEL_ROWS], open: 0 };
-        let places = found.places.as_chunks_mut::<GROUP_ROWS>().0;
-        let nears = found.near.as_chunks_mut::<GROUP_ROWS>().0;
-        for (group, (places, near)) in places.iter_mut().zip(nears).enumerate() {
-            // SAFETY: each is 16 numbers.
-            unsafe {
-                _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]);
-                _mm512_storeu_ps(near.as_mut_ptr(), last[group]);
-            }
+        let mut found = Places { places: [0; FINE_PANEL_ROWS], open: 0 };
+        for (group, places) in found.places.as_chunks_mut::<GROUP_ROWS>().0.iter_mut().enumerate() {
+            // SAFETY: `places` is 16 numbers.
+            unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), counts[group]) };
             let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bounds[group][0], last[group]);
             found.open |= u64::from(near) << (group * GROUP_ROWS);
         }
@@ -256,7 +247,6 @@ mod tests {
         let before = counts(&limits);
         let mut narrowed = limits.clone();
         for row in &open {
-            assert_eq!(row.near, [-0.49, 0.0, 0.375, 10.0][row.place as usize - 1]);
             assert_eq!(narrowed.narrow(&mut row.clone(), [-0.6, 0.0]), row.place > 0);
             assert!(!narrowed.clone().narrow(&mut row.clone(), [0.3, 0.31]) || row.place == 3);
         }

@@ -1,6 +1,6 @@
 //! Closer bounds of the rows that products of 16-bit integers leave open for a query, from their second digits.
 
-use super::count::OpenRow;
+use super::count::{Limits, OpenRow};
 use super::exact::add_halves;
 use super::fine::{FineGallery, FineQueries};
 use super::second::{Digits, SUM_UNIT, digit_sums_in_plain_rust};
@@ -34,8 +34,8 @@ pub struct Narrowed<'a, T> {
     pub bounds: &'a [CloserBound],
 }
 
-/// Keeps those of `open` that closer bounds leave open for a query. `decide` is asked about each row whose upper bound is at most
-/// `near`, and gets its new bounds: whether it is still open. Rows are counted from `first`, the gallery's first one.
+/// Moves rows that bounds leave open among a query's limits, by closer bounds, and keeps those that are still open. Rows are counted
+/// from `first`, the gallery's first one.
 ///
 /// # Panics
 /// If queries and gallery are not of the same dimension, or there is no such query or row.
@@ -44,8 +44,8 @@ pub fn narrow(
     query: usize,
     gallery: &Narrowed<'_, FineGallery>,
     first: usize,
+    limits: &mut Limits,
     open: &mut Vec<OpenRow>,
-    decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
 ) {
     assert_eq!(
         queries.rows.digits(query).len(),
@@ -62,10 +62,10 @@ pub fn narrow(
     #[cfg(target_arch = "x86_64")]
     if super::is_accelerated() {
         // SAFETY: the processor has the features that the function is compiled for.
-        unsafe { vnni::keep_open(&pairs, open, decide) };
+        unsafe { vnni::keep_open(&pairs, limits, open) };
         return;
     }
-    pairs.keep_open(open, decide, digit_sums_in_plain_rust);
+    pairs.keep_open(limits, open, digit_sums_in_plain_rust);
 }
 
 /// A query, and the rows that it meets.
@@ -83,8 +83,8 @@ impl Pairs<'_> {
     #[inline(always)]
     fn keep_open(
         &self,
+        limits: &mut Limits,
         open: &mut Vec<OpenRow>,
-        mut decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
         digit_sums: impl Fn(&[Digits], [&[Digits]; GROUP]) -> [i32; GROUP],
     ) {
         let (count, mut kept) = (open.len(), 0);
@@ -95,9 +95,8 @@ impl Pairs<'_> {
             let sums = digit_sums(self.digits, rows);
             for (mut row, sum) in group.into_iter().zip(sums).take(count - start) {
                 row.score += f64::from(sum.wrapping_sub(self.offset)) * SUM_UNIT;
-                let [lower, upper] = self.bounds(&row);
-                let near = f64::from(row.near);
-                let is_open = if upper <= near { decide(&mut row, [lower, upper]) } else { lower <= near };
+                let bounds = self.bounds(&row);
+                let is_open = limits.narrow(&mut row, bounds);
                 open[kept] = row;
                 kept += usize::from(is_open);
             }
@@ -117,16 +116,12 @@ impl Pairs<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod vnni {
-    use super::{OpenRow, Pairs};
+    use super::{Limits, OpenRow, Pairs};
     use crate::nearest::second::vnni::digit_sums;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn keep_open(
-        pairs: &Pairs<'_>,
-        open: &mut Vec<OpenRow>,
-        decide: impl FnMut(&mut OpenRow, [f64; 2]) -> bool,
-    ) {
-        pairs.keep_open(open, decide, |query, rows| digit_sums(query, rows));
+    pub fn keep_open(pairs: &Pairs<'_>, limits: &mut Limits, open: &mut Vec<OpenRow>) {
+        pairs.keep_open(limits, open, |query, rows| digit_sums(query, rows));
     }
 }
 
@@ -136,7 +131,7 @@ mod tests {
     use crate::nearest::{FINE_PANEL_ROWS, FINE_TILE_QUERIES, fine_dot_tile, noise};
 
     #[test]
-    fn rows_are_kept_while_bounds_leave_them_open_and_scores_become_exact() {
+    fn rows_move_among_limits_and_are_kept_while_bounds_leave_them_open() {
         for dimension in [1, 70, 600, 2048] {
             let origin = vec![0.0; dimension];
             let (q, g) = (noise(3 * dimension, 1), noise(21 * dimension, 2));
@@ -157,21 +152,23 @@ mod tests {
                     let rows = q[query * dimension..].iter().zip(&g[row * dimension..]).take(dimension);
                     rows.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
                 };
-                // The distance is the negative product; limits are at it, and around it.
-                let rows = (0..21).map(|row| OpenRow {
-                    row: row as u32 + 100,
-                    place: 0,
-                    near: (-exact(row) + 0.02 * (row % 7) as f64 - 0.06) as f32,
-                    score: f64::from(tile[query * FINE_PANEL_ROWS + row]),
-                });
-                let rows: Vec<OpenRow> = rows.collect();
-                let (mut open, mut asked) = (rows.clone(), Vec::new());
-                narrow(&queries, query, &gallery, 100, &mut open, |row, [lower, upper]| {
-                    assert!(lower < upper && upper <= f64::from(row.near));
-                    asked.push(row.row);
-                    false
-                });
-                let (mut plain_open, mut plain_asked) = (rows.clone(), Vec::new());
+                // The distance is the negative product; limits lie a tenth of what that spans apart.
+                let distances: Vec<f64> = (0..21).map(|row| -exact(row)).collect();
+                let [least, most] =
+                    [f64::min, f64::max].map(|f| distances.iter().copied().reduce(f).unwrap());
+                let step = (most - least) / 10.0;
+                let limit = |place: usize| (least + place as f64 * step) as f32;
+                let mut limits = Limits::new((0..10).map(|place| [limit(place); 2]));
+                let mut plain_limits = limits.clone();
+                let mut open: Vec<OpenRow> = (0..21)
+                    .map(|row| OpenRow {
+                        row: row as u32 + 100,
+                        place: 10,
+                        score: f64::from(tile[query * FINE_PANEL_ROWS + row]),
+                    })
+                    .collect();
+                let mut plain_open = open.clone();
+                narrow(&queries, query, &gallery, 100, &mut limits, &mut open);
                 let pairs = Pairs {
                     digits: queries.rows.digits(query),
                     offset: queries.rows.second_statistics()[query].offset,
@@ -179,17 +176,21 @@ mod tests {
                     gallery: &gallery,
                     first: 100,
                 };
-                let decide = |row: &mut OpenRow, _: [f64; 2]| {
-                    plain_asked.push(row.row);
-                    false
-                };
-                pairs.keep_open(&mut plain_open, decide, digit_sums_in_plain_rust);
-                assert_eq!((&open, &asked), (&plain_open, &plain_asked));
+                pairs.keep_open(&mut plain_limits, &mut plain_open, digit_sums_in_plain_rust);
+                assert_eq!(open, plain_open);
+                assert_eq!(limits.counts().collect::<Vec<_>>(), plain_limits.counts().collect::<Vec<_>>());
                 // Bounds are 0.05 apart from it.
-                for (row, place) in (100..).zip(0..21) {
-                    let is_open = open.iter().any(|open| open.row == row);
-                    assert_eq!(is_open, [1, 2, 3, 4, 5].contains(&(place % 7)), "{dimension} {place}");
-                    assert_eq!(asked.contains(&row), place % 7 == 6, "{dimension} {place}");
+                for (place, count) in limits.counts().enumerate() {
+                    let within = |margin: f64| {
+                        distances.iter().filter(|d| **d + margin <= f64::from(limit(place))).count()
+                    };
+                    assert!((within(0.0501)..=within(0.0499)).contains(&count), "{dimension} {place}");
+                }
+                for (row, distance) in distances.iter().enumerate() {
+                    let gaps = (0..10).map(|place| (distance - f64::from(limit(place))).abs());
+                    let is_open = open.iter().any(|open| open.row as usize == row + 100);
+                    let gap = gaps.fold(f64::INFINITY, f64::min);
+                    assert!((gap - 0.05).abs() < 1e-4 || is_open == (gap < 0.05), "{dimension} {row}: {gap}");
                 }
                 for row in &open {
                     let place = row.row as usize - 100;

@@ -262,8 +262,7 @@ impl Block<'_> {
         let gallery = Narrowed { rows: &section.rounded, bounds: &section.closer };
         for (query, (asked, open)) in self.asked.iter_mut().zip(open).enumerate() {
             let Asked { limits, left, .. } = asked;
-            let decide = |row: &mut OpenRow, bounds: [f64; 2]| limits.narrow(row, bounds);
-            narrow(&queries, query, &gallery, section.first, open, decide);
+            narrow(&queries, query, &gallery, section.first, limits, open);
             left.append(open);
         }
     }
