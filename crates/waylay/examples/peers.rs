@@ -364,8 +364,11 @@ fn measured(case: &str, runs: usize, model: Option<&String>) -> Outcome<[f64; 3]
     let kind = parts.next().unwrap_or_default();
     let numbers = parts.map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     match (kind, &numbers[..]) {
-        ("gan", [n, side]) => step(&open(model, Preset::None)?, false, *n, 6, *side, runs),
-        ("uaa", []) => step(&open(model, Preset::Arcface)?, true, 32, 4, 112, runs),
+        // As `waylay train` does.
+        ("gan", [n, side]) => {
+            step(&open(model, Preset::None)?.without_kept_filters(), false, *n, 6, *side, runs)
+        }
+        ("uaa", []) => step(&open(model, Preset::Arcface)?.without_kept_filters(), true, 32, 4, 112, runs),
         ("craft", [side]) => craft(*side, runs),
         ("conditioned", []) => craft_conditioned(&open(model, Preset::None)?, runs),
         ("forward", [batch]) => network(&open(model, Preset::None)?, *batch, false, runs),

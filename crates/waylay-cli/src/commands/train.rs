@@ -18,7 +18,7 @@ use crate::plan;
 pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
     let config = plan::uaa_gan(&args.uaa_gan, args.target.target.is_none(), false)?;
-    let target = plan::target(&args.target)?;
+    let target = plan::target(&args.target)?.without_kept_filters();
     let items = match (&args.train, &args.target.target) {
         (Some(folder), Some(_)) => dataset::read_unlabelled(folder)?,
         (None, None) => dataset::sample()?.train,

@@ -28,7 +28,7 @@ const PAIRS_PER_KNOWN: usize = 16;
 /// Queries that a thread takes at a time: their rounded rows stay in the second-level cache.
 const BLOCK_QUERIES: usize = 48;
 /// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place.
-const SECTION_BYTES: usize = 4 << 20;
+const SECTION_BYTES: usize = 2 << 20;
 /// The most rows of a section, as those that stay open are listed for each query.
 const SECTION_ROWS: usize = 4096;
 /// Of the rows of a section, lists have room for one in so many.

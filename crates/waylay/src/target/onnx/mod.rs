@@ -128,6 +128,14 @@ impl OnnxTarget {
         Ok(Self { name: name.to_owned(), fingerprint, preprocess, loaded })
     }
 
+    /// Keeps nothing that convolutions make of their filters: that takes less memory, by as much as the constants take, and longer where
+    /// images come one by one. For training, whose batches are large, and whose own networks need the memory.
+    #[must_use]
+    pub fn without_kept_filters(mut self) -> Self {
+        self.loaded.network.thaw();
+        self
+    }
+
     /// How pixels become the network's input; its `Display` is one line for people.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess

@@ -107,7 +107,6 @@ pub(super) struct Network {
     /// Whether each image's output depends on that image alone.
     independent: bool,
     /// What convolutions keep of the constants.
-    #[expect(dead_code, reason = "held, not read")]
     frozen: Vec<FrozenFilters>,
     plans: Mutex<HashMap<Wanted, Arc<Plan>>>,
 }
@@ -167,6 +166,11 @@ impl Network {
             frozen,
             plans: Mutex::default(),
         })
+    }
+
+    /// Lets go of what convolutions keep of the constants.
+    pub fn thaw(&mut self) {
+        self.frozen.clear();
     }
 
     pub fn device(&self) -> &Device {
