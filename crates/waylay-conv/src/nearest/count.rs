@@ -3,7 +3,6 @@
 
 use super::fine::FINE_PANEL_ROWS;
 use super::scan::{GROUP_ROWS, QueryBound, RowBounds, RowGroup};
-use crate::simd::vectorised;
 
 /// A query's limits, ascending, in the terms of [`scan()`](super::scan()), and where rows stand among them. In front of each list is an
 /// entry that nothing is within, for rows that are within all limits.
@@ -66,13 +65,6 @@ pub struct OpenRow {
     pub(super) place: u32,
     /// The approximate dot product, as far as it is known.
     pub score: f64,
-}
-
-vectorised! {
-    /// How many of `limits` are below `bound`.
-    fn below(limits: &[f32], bound: f32) -> u32 {
-        limits.iter().map(|limit| u32::from(*limit < bound)).sum()
-    }
 }
 
 /// Counts the rows of one panel whose upper bound is within each of the limits, and appends those to `open` that the bounds leave
@@ -138,10 +130,11 @@ fn find_in_plain_rust(
             groups[row / GROUP_ROWS].map(|column| column[row % GROUP_ROWS]);
         let spread = query.norm * error + query.error * norm;
         let lower = offset - score * scale * query.scale - spread;
-        let place = below(&limits.within, lower + 2.0 * spread + width);
-        limits.rows[place as usize + 1..].iter_mut().for_each(|rows| *rows += 1);
-        found.places[row] = place;
-        found.open |= u64::from(lower <= limits.near[place as usize]) << row;
+        let upper = lower + 2.0 * spread + width;
+        let place = limits.within.iter().filter(|limit| **limit < upper).count();
+        limits.rows[place + 1..].iter_mut().for_each(|rows| *rows += 1);
+        found.places[row] = place as u32;
+        found.open |= u64::from(lower <= limits.near[place]) << row;
     }
     found
 }

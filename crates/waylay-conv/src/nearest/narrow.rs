@@ -3,10 +3,8 @@
 use super::count::{Limits, OpenRow};
 use super::exact::add_halves;
 use super::fine::{FineGallery, FineQueries};
-use super::second::{Digits, SUM_UNIT, digit_sums_in_plain_rust};
+use super::second::{Digits, GROUP, SUM_UNIT, digit_sums_in_plain_rust};
 
-/// Rows whose digits are multiplied at a time.
-const GROUP: usize = 4;
 /// Terms of the bounds that second digits give.
 pub const TERMS: usize = 8;
 

@@ -110,6 +110,8 @@ vectorised! {
     }
 }
 
+/// Rows whose digits are multiplied at a time.
+pub(super) const GROUP: usize = 4;
 /// What a unit of digits' products is in units of the integers' products.
 pub(super) const SUM_UNIT: f64 = LEADING as f64 / SECOND as f64;
 
@@ -122,7 +124,7 @@ pub(super) fn digit_sums_in_plain_rust<const N: usize>(query: &[Digits], rows: [
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod vnni {
-    use super::Digits;
+    use super::{Digits, GROUP};
     use std::arch::x86_64::*;
 
     /// Sums side by side, as each product has to wait for the one before in its sum.
@@ -131,14 +133,14 @@ pub(super) mod vnni {
     /// The same integers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn digit_sums(query: &[Digits], rows: [&[Digits]; 4]) -> [i32; 4] {
+    pub fn digit_sums(query: &[Digits], rows: [&[Digits]; GROUP]) -> [i32; GROUP] {
         let load = |digits: &Digits| {
             // SAFETY: these are 64 bytes.
             unsafe { _mm512_loadu_si512(digits.0.as_ptr().cast()) }
         };
         let query = query.as_chunks::<SUMS>().0;
         let rows = rows.map(|row| &row.as_chunks::<SUMS>().0[..query.len()]);
-        let mut sums = [[_mm512_setzero_si512(); SUMS]; 4];
+        let mut sums = [[_mm512_setzero_si512(); SUMS]; GROUP];
         for (place, query) in query.iter().enumerate() {
             let query = query.each_ref().map(load);
             for (sum, row) in sums.iter_mut().zip(&rows) {
@@ -153,13 +155,13 @@ pub(super) mod vnni {
     /// The sum of each register's lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn add_lanes([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+    fn add_lanes([a, b, c, d]: [__m512i; GROUP]) -> [i32; GROUP] {
         let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
         let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
         let four = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
         let two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64::<1>(four));
         let one = _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256::<1>(two));
-        let mut sums = [0; 4];
+        let mut sums = [0; GROUP];
         // SAFETY: these are 4 numbers of 4 bytes.
         unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), one) };
         sums
@@ -173,7 +175,7 @@ mod tests {
     use crate::nearest::rounding::round_row_finely;
 
     /// As the processor at hand would, and without what the offset adds.
-    fn digit_sums(query: &[Digits], rows: [&[Digits]; 4], offset: i32) -> [i32; 4] {
+    fn digit_sums(query: &[Digits], rows: [&[Digits]; GROUP], offset: i32) -> [i32; GROUP] {
         let plain = digit_sums_in_plain_rust(query, rows);
         #[cfg(target_arch = "x86_64")]
         if crate::nearest::is_accelerated() {

@@ -10,17 +10,15 @@ use waylay_conv::nearest::{
     PANEL_ROWS, QuantisedGallery, QuantisedQueries, RowBounds, TILE_QUERIES, dot_tile, scan,
 };
 
-use super::Search;
 use super::bounds::Slack;
 use super::centre::query_centre;
 use super::pool::{Pool, Pools};
 use super::tasks::Tasks;
+use super::{SECTION_BYTES, Search};
 
 /// A query is also given up only if more than one in this many rows is left: below that, distances one by one take less time
 /// than products with all rows.
 const ROWS_PER_ALLOWED: usize = 32;
-/// The size of a section: little beside the gallery, much beside the second-level cache.
-const SECTION_BYTES: usize = 2 << 20;
 
 impl Search<'_> {
     /// Pools of candidates for each query, one for each range of the gallery, `None` for those given up; and the gallery's

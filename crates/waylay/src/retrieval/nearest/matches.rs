@@ -13,7 +13,7 @@ use waylay_conv::nearest::{
 
 use super::bounds::Slack;
 use super::centre::query_centre;
-use super::{BATCH_QUERIES, Gallery, Metric};
+use super::{BATCH_QUERIES, Gallery, Metric, SECTION_BYTES};
 use crate::retrieval::ranking::Matches;
 use crate::retrieval::search::{is_harmless, largest};
 
@@ -27,8 +27,6 @@ const MOST_MATCHES: usize = 40;
 const PAIRS_PER_KNOWN: usize = 16;
 /// Queries that a thread takes at a time: their rounded rows stay in the second-level cache.
 const BLOCK_QUERIES: usize = 48;
-/// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place.
-const SECTION_BYTES: usize = 2 << 20;
 /// The most rows of a section, as those that stay open are listed for each query.
 const SECTION_ROWS: usize = 4096;
 /// Of the rows of a section, lists have room for one in so many.

@@ -44,6 +44,9 @@ const ALWAYS_ALLOWED: usize = 1024;
 const ALLOWED_PER_NEIGHBOUR: usize = 4;
 /// Queries that are in work at the same time, which bounds the memory for candidates.
 const BATCH_QUERIES: usize = 4096;
+/// The size of a section of the gallery, rounded, which meets all queries before the next one takes its place: little beside the
+/// gallery, much beside the second-level cache.
+const SECTION_BYTES: usize = 2 << 20;
 
 /// How the nearest are found. Both ways give the same result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
