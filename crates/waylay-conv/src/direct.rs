@@ -11,6 +11,7 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
+use crate::storing::{Storing, Strip};
 use crate::threads;
 use crate::window::Shared;
 
@@ -29,7 +30,7 @@ const SPACE: usize = 1 << 16;
 /// Input channels whose columns are made at once, where tasks share them.
 const CHANNELS: usize = 8;
 /// Panels for which packing the filters pays.
-const PACKED: usize = 40;
+const PACKED: usize = 12;
 /// Most blocks of filters that meet a panel where it lies in the input, rows far apart.
 const DIRECT: usize = 16;
 
@@ -60,6 +61,7 @@ pub(crate) fn forward(
     let places = if panels.len() < PACKED { weight.places(g) } else { None };
     let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
     let common = if made { groups * panels.len() * space } else { 0 };
+    let work = Work { g, kernel, finish, output };
     scratch::with(packed + common, |filters| {
         let (filters, common) = filters.split_at_mut(packed);
         if packed > 0 {
@@ -83,8 +85,8 @@ pub(crate) fn forward(
             let part = part * share..blocks.min((part + 1) * share);
             let few = part.len() <= DIRECT;
             let own = if made { 0 } else { together * space };
-            scratch::with(own + kernel.filters() * kernel.columns(), |area| {
-                let (own, block) = area.split_at_mut(own);
+            scratch::with(own + 2 * kernel.filters() * kernel.columns(), |area| {
+                let (own, blocks) = area.split_at_mut(own);
                 let columns: Vec<_> = if made {
                     let first = group * panels.len() + cluster * together;
                     let columns = |(index, panel): (usize, &Panel)| {
@@ -97,23 +99,126 @@ pub(crate) fn forward(
                     };
                     clusters[cluster].iter().zip(own.chunks_mut(space.max(1))).map(columns).collect()
                 };
-                for index in part {
+                let filters = part.map(|index| {
                     let first = index * kernel.filters();
                     let rows = kernel.filters().min(g.group_out() - first);
-                    let channels = group * g.group_out() + first..group * g.group_out() + first + rows;
-                    for (panel, (columns, pitch)) in clusters[cluster].iter().zip(&columns) {
-                        let width = kernel.width(panel.count);
-                        let block = &mut block[..kernel.filters() * width];
-                        // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
-                        unsafe { panel.expect(g, finish, output, channels.clone()) };
-                        kernel.multiply(&lanes(group, index), columns, *pitch, width, block);
-                        // SAFETY: likewise.
-                        unsafe { panel.store(g, finish, output, channels.clone(), block, width) };
-                    }
-                }
+                    let first = group * g.group_out() + first;
+                    (lanes(group, index), first..first + rows)
+                });
+                // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
+                unsafe { work.multiply(clusters[cluster], &columns, filters, blocks) };
             });
         });
     });
+}
+
+/// Where the sums of a convolution go.
+struct Work<'a> {
+    g: &'a Geometry,
+    kernel: Kernel,
+    finish: &'a Finish<'a>,
+    output: &'a Shared<'a>,
+}
+
+impl Work<'_> {
+    /// Writes the outputs of some panels, whose columns come with how far their rows are apart, for some blocks of filters with their
+    /// output channels. What a block gives is stored beside the next product, where that is deep enough; `blocks` has room for two.
+    ///
+    /// # Safety
+    /// No other thread may write these outputs at the same time.
+    unsafe fn multiply<'a>(
+        &self,
+        panels: &[Panel],
+        columns: &[(&[f32], usize)],
+        filters: impl Iterator<Item = (Lanes<'a>, Range<usize>)>,
+        blocks: &mut [f32],
+    ) {
+        let Self { g, kernel, finish, output } = *self;
+        let (mut block, mut before) = blocks.split_at_mut(kernel.filters() * kernel.columns());
+        let strips: Vec<_> = panels.iter().map(|panel| panel.strips(g, kernel)).collect();
+        // Which panel's sums `before` holds, and for which channels.
+        let mut left: Option<(usize, Range<usize>)> = None;
+        for (lanes, channels) in filters {
+            for (place, panel) in panels.iter().enumerate() {
+                let (columns, pitch) = columns[place];
+                let size @ [_, width] = [pitch, kernel.width(panel.count)];
+                let sums = &mut block[..kernel.filters() * width];
+                match left.replace((place, channels.clone())) {
+                    Some((last, done)) if strips[last].len() * done.len() <= kernel.spare(g.depth()) => {
+                        let (last, strips) = (&panels[last], &strips[last]);
+                        let ahead =
+                            panel.start(g, channels.start) as isize - last.start(g, done.start) as isize;
+                        let size_before = [g.output_area(), kernel.width(last.count)];
+                        // SAFETY: the caller's promise.
+                        unsafe {
+                            let storing = Storing::new(
+                                finish,
+                                output,
+                                strips,
+                                done.clone(),
+                                size_before,
+                                before,
+                                ahead,
+                            );
+                            kernel.multiply_beside(&lanes, columns, size, sums, storing);
+                            self.store(last, done, before, true);
+                        }
+                    }
+                    last => {
+                        // SAFETY: the caller's promise.
+                        unsafe {
+                            if let Some((last, done)) = last {
+                                self.store(&panels[last], done, before, false);
+                            }
+                            self.expect(panel, channels.clone());
+                        }
+                        kernel.multiply(&lanes, columns, pitch, width, sums);
+                    }
+                }
+                std::mem::swap(&mut block, &mut before);
+            }
+        }
+        if let Some((last, done)) = left {
+            // SAFETY: the caller's promise.
+            unsafe { self.store(&panels[last], done, before, false) };
+        }
+    }
+
+    /// Brings near what will be added to a block of sums while they are computed.
+    ///
+    /// # Safety
+    /// No other thread may use these outputs at the same time.
+    unsafe fn expect(&self, panel: &Panel, channels: Range<usize>) {
+        let Self { g, finish, output, .. } = *self;
+        if finish.add.is_none() && !finish.onto {
+            return;
+        }
+        for channel in channels {
+            for piece in &panel.pieces {
+                let start = piece.start(g, channel);
+                // SAFETY: the caller's promise.
+                unsafe { finish.expect(output, start, piece.pixels.len()) };
+            }
+        }
+    }
+
+    /// Writes a block of sums of a panel, one row for each of `channels`: all of them, or what [`Panel::strips`] leaves.
+    ///
+    /// # Safety
+    /// No other thread may write these outputs at the same time.
+    unsafe fn store(&self, panel: &Panel, channels: Range<usize>, block: &[f32], beyond_strips: bool) {
+        let Self { g, kernel, finish, output } = *self;
+        for piece in &panel.pieces {
+            let len = piece.pixels.len();
+            let done = if beyond_strips { len - len % kernel.lanes() } else { 0 };
+            if done < len {
+                let at = [piece.start(g, channels.start) + done, g.output_area()];
+                let (sums, width) = (&block[piece.lane + done..], kernel.width(panel.count));
+                // SAFETY: the caller's promise.
+                unsafe { finish.store_rows(output, channels.clone(), at, sums, width, len - done) };
+            }
+        }
+    }
 }
 
 /// All filters in blocks.
@@ -220,47 +325,28 @@ impl Panel {
         }
     }
 
-    /// Brings near what will be added to a block of sums while they are computed.
-    ///
-    /// # Safety
-    /// No other thread may use these outputs at the same time.
-    unsafe fn expect(&self, g: &Geometry, finish: &Finish<'_>, output: &Shared<'_>, channels: Range<usize>) {
-        if finish.add.is_none() && !finish.onto {
-            return;
-        }
-        for channel in channels {
-            for piece in &self.pieces {
-                let start = (piece.image * g.out_channels + channel) * g.output_area() + piece.pixels.start;
-                // SAFETY: the caller's promise.
-                unsafe { finish.expect(output, start, piece.pixels.len()) };
-            }
-        }
+    /// Where its outputs in `channel` begin.
+    fn start(&self, g: &Geometry, channel: usize) -> usize {
+        self.pieces[0].start(g, channel)
     }
 
-    /// Writes a block of sums, one row of `width` values for each of `channels`.
-    ///
-    /// # Safety
-    /// No other thread may write these outputs at the same time.
-    unsafe fn store(
-        &self,
-        g: &Geometry,
-        finish: &Finish<'_>,
-        output: &Shared<'_>,
-        channels: Range<usize>,
-        block: &[f32],
-        width: usize,
-    ) {
-        let area = g.output_area();
-        for piece in &self.pieces {
-            let start = (piece.image * g.out_channels + channels.start) * area + piece.pixels.start;
-            let (sums, len) = (&block[piece.lane..], piece.pixels.len());
-            // SAFETY: the caller's promise.
-            unsafe { finish.store_rows(output, channels.clone(), [start, area], sums, width, len) };
-        }
+    /// The whole vectors of its pieces.
+    fn strips(&self, g: &Geometry, kernel: Kernel) -> Vec<Strip> {
+        let strips = |piece: &Piece| {
+            let (lane, start) = (piece.lane, piece.start(g, 0));
+            let offsets = (0..piece.pixels.len() / kernel.lanes()).map(move |step| step * kernel.lanes());
+            offsets.map(move |offset| Strip { lane: lane + offset, start: start + offset })
+        };
+        self.pieces.iter().flat_map(strips).collect()
     }
 }
 
 impl Piece {
+    /// Where it begins in output channel `channel`.
+    fn start(&self, g: &Geometry, channel: usize) -> usize {
+        (self.image * g.out_channels + channel) * g.output_area() + self.pixels.start
+    }
+
     /// The columns of a pointwise convolution: the pixels themselves.
     fn copy(&self, planes: &[f32], area: usize, columns: &mut [f32], width: usize) {
         copy_rows(&planes[self.pixels.start..], area, columns, width, self.pixels.len());

@@ -32,6 +32,7 @@ mod rows;
 mod scratch;
 mod simd;
 mod stock;
+mod storing;
 mod strided;
 #[cfg(test)]
 mod tests;

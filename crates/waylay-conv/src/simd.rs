@@ -154,14 +154,20 @@ pub(crate) fn deal(values: &[f32], step: usize, parts: &mut [f32]) {
 /// Asks for `values` to be brought near, ahead of their use.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32]) {
+    values.chunks(16).for_each(|line| prefetch_at(line.as_ptr()));
+}
+
+/// Asks for what lies at `place` to be brought near, whether it is there or not.
+#[inline(always)]
+pub(crate) fn prefetch_at(place: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(16) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch is a hint, for any address; SSE is part of every x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = place;
 }
 
 vectorised! {

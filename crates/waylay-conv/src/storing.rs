@@ -1,0 +1,177 @@
+//! A block of sums on its way to the output, beside the product of the next block.
+
+use pulp::Simd;
+
+use crate::finish::Finish;
+use crate::kernel::Beside;
+use crate::simd;
+use crate::window::Shared;
+
+/// A vector of each row of a block, and its place in the output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Strip {
+    /// Place in a row of the block.
+    pub lane: usize,
+    /// Place in the output, for the first output channel.
+    pub start: usize,
+}
+
+/// Rows of a block, one per output channel, of which some vectors are stored, with all that [`Finish`] says.
+pub(crate) struct Storing<'a> {
+    finish: &'a Finish<'a>,
+    bias: &'a [f32],
+    output: &'a Shared<'a>,
+    strips: &'a [Strip],
+    /// Rows that begin with the next one.
+    sums: &'a [f32],
+    width: usize,
+    rows: usize,
+    /// Values from one output channel to the next, and before the next row's.
+    area: usize,
+    start: usize,
+    /// Of the next vector.
+    strip: usize,
+    row: usize,
+    /// How much further the block lies whose sums come next.
+    ahead: isize,
+}
+
+impl<'a> Storing<'a> {
+    /// Of `sums`, whose rows are `width` apart, `strips` for each of `channels` of the output, which are `area` values each. What the next
+    /// block will need is asked for meanwhile: it lies `ahead` of this one.
+    ///
+    /// # Safety
+    /// While it lives, no other thread may write these places of the output.
+    pub unsafe fn new(
+        finish: &'a Finish<'a>,
+        output: &'a Shared<'a>,
+        strips: &'a [Strip],
+        channels: std::ops::Range<usize>,
+        [area, width]: [usize; 2],
+        sums: &'a [f32],
+        ahead: isize,
+    ) -> Self {
+        let bias = finish.bias.map_or(&[][..], |bias| &bias[channels.clone()]);
+        let (rows, start) = (channels.len(), channels.start * area);
+        Self { finish, bias, output, strips, sums, width, rows, area, start, strip: 0, row: 0, ahead }
+    }
+}
+
+impl Beside for Storing<'_> {
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.rows * self.strips.len()
+    }
+
+    #[inline(always)]
+    fn next<S: Simd>(&mut self, simd: S) {
+        let Strip { lane, start } = self.strips[self.strip];
+        let (start, len) = (start + self.start, S::F32_LANES);
+        let vector = |values: &[f32]| S::as_simd_f32s(&values[..len]).0[0];
+        let mut sums = vector(&self.sums[lane..]);
+        // SAFETY: the caller of `new` promises that the place belongs to this thread.
+        let mut window = unsafe { self.output.window(start, 1, len, len) };
+        let target = window.row(0);
+        simd::prefetch_at(target.as_ptr().wrapping_offset(self.ahead));
+        if let Some(bias) = self.bias.get(self.row) {
+            sums = simd.add_f32s(sums, simd.splat_f32s(*bias));
+        }
+        if self.finish.onto {
+            sums = simd.add_f32s(sums, vector(target));
+        }
+        if let Some(add) = self.finish.add {
+            let add = &add[start..];
+            simd::prefetch_at(add.as_ptr().wrapping_offset(self.ahead));
+            sums = simd.add_f32s(sums, vector(add));
+        }
+        if self.finish.relu {
+            // The second one where either is no number.
+            sums = simd.max_f32s(simd.splat_f32s(0.0), sums);
+        }
+        S::as_mut_simd_f32s(target).0[0] = sums;
+        self.strip += 1;
+        if self.strip == self.strips.len() {
+            (self.strip, self.row) = (0, self.row + 1);
+            self.sums = &self.sums[self.width..];
+            self.start += self.area;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::general;
+    use crate::options::{ConvOptions, Geometry};
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 512.0 - 1.0).collect()
+    }
+
+    /// Panels of one image and of several, of whole vectors and others, deep enough and too shallow for what is done beside.
+    #[test]
+    fn what_follows_sums_is_the_same_bits_as_if_it_were_done_afterwards() {
+        for (images, [ins, outs], [h, w], kernel) in [
+            (1, [64, 40], [12, 24], 1),
+            (3, [64, 20], [14, 14], 1),
+            (9, [300, 17], [7, 7], 1),
+            (2, [16, 9], [9, 11], 3),
+            (2, [20, 33], [9, 30], 1),
+            (60, [130, 24], [3, 3], 1),
+        ] {
+            let padding = [kernel / 2; 4];
+            let options = ConvOptions { padding, ..ConvOptions::default() };
+            let g = Geometry::new([images, ins, h, w], [outs, ins, kernel, kernel], options).unwrap();
+            let x = values(images * ins * h * w, 1);
+            let (weight, bias) = (values(outs * ins * kernel * kernel, 2), values(outs, 3));
+            let add = values(images * outs * h * w, 4);
+            let sums = general::forward(&g, &x, &weight, &Finish::default());
+            for (has_bias, added, relu) in [
+                (true, None, false),
+                (false, None, true),
+                (true, Some(false), true),
+                (false, Some(false), false),
+                (true, Some(true), true),
+                (false, Some(true), false),
+            ] {
+                let finish = Finish {
+                    bias: has_bias.then_some(&bias[..]),
+                    add: (added == Some(false)).then_some(&add[..]),
+                    onto: added == Some(true),
+                    relu,
+                };
+                let mut found = add.clone();
+                if finish.onto {
+                    general::forward_onto(&g, &x, &weight, &finish, &mut found);
+                } else {
+                    found = general::forward(&g, &x, &weight, &finish);
+                }
+                for (i, (found, sum)) in found.iter().zip(&sums).enumerate() {
+                    let mut expected = *sum;
+                    if has_bias {
+                        expected += bias[i / (h * w) % outs];
+                    }
+                    if added.is_some() {
+                        expected += add[i];
+                    }
+                    if relu && expected < 0.0 {
+                        expected = 0.0;
+                    }
+                    assert_eq!(*found, expected, "{images} x {ins} x {h} x {w}, {finish:?}: value {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so_behind_a_rectifier() {
+        let g = Geometry::new([1, 64, 4, 16], [24, 64, 1, 1], ConvOptions::default()).unwrap();
+        let mut x = values(64 * 64, 1);
+        x[5] = f32::NAN;
+        let found =
+            general::forward(&g, &x, &values(24 * 64, 2), &Finish { relu: true, ..Finish::default() });
+        for (i, value) in found.iter().enumerate() {
+            assert_eq!(value.is_nan(), i % 64 == 5, "value {i}: {value}");
+        }
+    }
+}
