@@ -9,6 +9,7 @@
 
 mod activation;
 mod adam;
+mod aligned;
 mod autodiff;
 mod backend;
 mod depthwise;

@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 
+use crate::aligned::Aligned;
+
 thread_local! {
-    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Aligned<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with `len` values of unspecified content.
+/// Calls `work` with `len` values of unspecified content, which begin with a cache line.
 pub(crate) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
+    let free = FREE.with_borrow_mut(Vec::pop).filter(|buffer| buffer.len() >= len);
+    let mut buffer = free.unwrap_or_else(|| Aligned::new(len));
     let result = work(&mut buffer[..len]);
     FREE.with_borrow_mut(|free| free.push(buffer));
     result
