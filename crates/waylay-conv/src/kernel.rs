@@ -99,6 +99,11 @@ impl Kernel {
         Self { arch, filters, lanes }
     }
 
+    /// The instructions themselves.
+    pub fn arch(self) -> Arch {
+        self.arch
+    }
+
     /// Filters of a block.
     pub fn filters(self) -> usize {
         self.filters
