@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use super::quantised::checked_dimension;
 use super::rounding::{RowStatistics, STRETCH, round_row_finely};
 use super::second::{Digits, SecondStatistics, Side, write_digits};
+use crate::aligned::Aligned;
 use crate::simd::vectorised;
 use crate::turn::{EIGHT, eight_to_columns};
 
@@ -120,7 +121,7 @@ impl FineQueries {
 
 /// Rows in groups, `[groups, cells of a row, rows of a group]`, and their digits row by row.
 struct Rounded {
-    cells: Vec<Cell>,
+    cells: Aligned<Cell>,
     /// Cells of a group.
     size: usize,
     lost_bits: u32,
@@ -139,7 +140,7 @@ impl Rounded {
         let (size, row_digits) = (row_cells * group, Digits::count(dimension));
         // Lines of a power of two would meet in the same places of the first-level cache.
         let pitch = row_cells + CELLS_APART;
-        let mut cells = vec![[0; PAIR]; count.div_ceil(group) * size];
+        let mut cells = Aligned::new(count.div_ceil(group) * size);
         let mut digits = vec![Digits::ZERO; count * row_digits];
         let mut statistics = vec![(RowStatistics::default(), SecondStatistics::default()); count];
         cells
