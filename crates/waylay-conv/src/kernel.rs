@@ -329,14 +329,7 @@ fn plain(a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// All that this processor can run.
-    fn kernels() -> Vec<Kernel> {
-        let mut archs = vec![Arch::Scalar, Arch::new()];
-        #[cfg(target_arch = "x86_64")]
-        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        archs.into_iter().map(Kernel::with).collect()
-    }
+    use crate::tests::archs;
 
     struct Counted<'a> {
         vectors: usize,
@@ -355,7 +348,7 @@ mod tests {
 
     #[test]
     fn every_kernel_gives_the_sums_of_products_and_does_what_is_beside_them() {
-        for kernel in kernels() {
+        for kernel in archs().into_iter().map(Kernel::with) {
             for (depth, count, pad) in
                 [(0, 1, 0), (1, 1, 0), (37, 3, 0), (7, 5, 3), (33, 17, 0), (600, 48, 0), (300, 48, 1)]
             {

@@ -103,10 +103,7 @@ mod tests {
     use super::*;
     use crate::general;
     use crate::options::{ConvOptions, Geometry};
-
-    fn values(count: usize, seed: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 512.0 - 1.0).collect()
-    }
+    use crate::tests::values;
 
     /// Panels of one image and of several, of whole vectors and others, deep enough and too shallow for what is done beside.
     #[test]

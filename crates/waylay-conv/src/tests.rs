@@ -64,13 +64,21 @@ fn geometry(
 }
 
 /// Values in -1 to 1, the same for the same seed.
-fn values(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..count).map(step).collect()
+}
+
+/// All instructions that this processor can run.
+pub(crate) fn archs() -> Vec<pulp::Arch> {
+    let mut archs = vec![pulp::Arch::Scalar, pulp::Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    archs.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+    archs
 }
 
 /// Calls `visit` with the places of the output, input and weight of every product of a convolution.

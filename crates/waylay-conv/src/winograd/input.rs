@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::OUT;
 use super::points::{Rows, Transform, transform};
 use super::tiling::Run;
 use crate::kernel::Kernel;
@@ -96,7 +97,7 @@ impl View {
                 let first = channel * area;
                 gather(&self.segments, x, [first, area], line);
                 let (own, next) = dealt.split_at_mut(lines);
-                if step == 4 {
+                if step == OUT {
                     deal_four(line, own);
                 } else {
                     deal_eight(line, own);
@@ -148,7 +149,7 @@ vectorised! {
         let [first, area] = at;
         for Segment { from, to, len } in segments {
             let source = &x[first + from..][..*len];
-            source.iter().step_by(16).for_each(|value| simd::prefetch_at(std::ptr::from_ref(value).wrapping_add(area)));
+            x.get(first + area + from..).into_iter().for_each(|next| simd::prefetch(&next[..next.len().min(*len)]));
             simd::copy(&mut lines[*to..to + len], source);
         }
     }

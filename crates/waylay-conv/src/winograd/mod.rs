@@ -214,9 +214,7 @@ impl Work<'_> {
     fn all_filters(&self) -> Vec<f32> {
         let mut filters = vec![0.0; self.blocks() * self.block_len()];
         let blocks = filters.chunks_exact_mut(self.block_len()).enumerate();
-        blocks.for_each(|(block, filters)| {
-            filters::transform_block(self.g, self.form, self.kernel, self.weight, block, filters)
-        });
+        blocks.for_each(|(block, filters)| self.transform_filters(block, filters));
         filters
     }
 
@@ -225,7 +223,7 @@ impl Work<'_> {
         let (g, len) = (self.g, self.block_len());
         scratch::with(if kept.is_some() { 0 } else { self.blocks() * len }, |filters| {
             filters.par_chunks_mut(len).enumerate().for_each(|(block, filters)| {
-                filters::transform_block(self.g, self.form, self.kernel, self.weight, block, filters);
+                self.transform_filters(block, filters);
             });
             let filters = kept.unwrap_or(filters);
             panels.par_iter().with_max_len(1).for_each(|panel| {
@@ -259,14 +257,7 @@ impl Work<'_> {
                     let filters = match kept {
                         Some(kept) => &kept[block * len..][..len],
                         None => {
-                            filters::transform_block(
-                                self.g,
-                                self.form,
-                                self.kernel,
-                                self.weight,
-                                block,
-                                filters,
-                            );
+                            self.transform_filters(block, filters);
                             filters
                         }
                     };
@@ -286,6 +277,11 @@ impl Work<'_> {
     /// Values of a block of transformed filters.
     fn block_len(&self) -> usize {
         self.form.rows() * self.g.in_channels * self.kernel.filters()
+    }
+
+    /// Transforms a block of filters.
+    fn transform_filters(&self, block: usize, filters: &mut [f32]) {
+        filters::transform_block(self.g, self.form, self.kernel, self.weight, block, filters);
     }
 
     /// Writes V = Bᵀ d B of some channels in a panel: a row for each product, which a whole panel's channels lie apart.

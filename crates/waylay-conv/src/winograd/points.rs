@@ -282,19 +282,8 @@ fn halfway<S: Simd, const I: usize, const O: usize>(simd: S) -> [[Vector<S>; I];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::{archs, values};
     use crate::winograd::{EACH, EVERY_OTHER, Form, IN, OUT};
-
-    fn values(count: usize, seed: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 512.0 - 1.0).collect()
-    }
-
-    /// The instructions that this processor can run.
-    fn archs() -> Vec<Arch> {
-        let mut archs = vec![Arch::Scalar, Arch::new()];
-        #[cfg(target_arch = "x86_64")]
-        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        archs
-    }
 
     /// `len` squares of `I` x `I` numbers, number by number, transformed.
     fn transformed<X: Transform<I, O>, const I: usize, const O: usize>(
