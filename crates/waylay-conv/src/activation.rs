@@ -9,6 +9,9 @@ use crate::simd::vectorised;
 pub enum Activation {
     /// max(x, 0).
     Relu,
+    /// x where above 0, else x times the slope. Source: Maas et al., "Rectifier nonlinearities improve neural network
+    /// acoustic models", 2013, section 2.
+    LeakyRelu(f32),
     /// The nearest number from the first to the second.
     Clip(f32, f32),
     /// 1/(1 + exp(−x)).
@@ -30,7 +33,12 @@ pub enum Activation {
 impl Activation {
     /// Whether the derivative is computed from the output; otherwise from the input.
     pub(crate) fn keeps_output(self) -> bool {
-        matches!(self, Self::Relu | Self::Sigmoid | Self::Tanh)
+        match self {
+            Self::Relu | Self::Sigmoid | Self::Tanh => true,
+            // The output has the input's sign.
+            Self::LeakyRelu(slope) => slope >= 0.0,
+            _ => false,
+        }
     }
 }
 
@@ -54,6 +62,7 @@ vectorised! {
     fn forward(values: &mut [f32], function: Activation) {
         match function {
             Activation::Relu => each(values, relu),
+            Activation::LeakyRelu(slope) => each(values, |x| if x > 0.0 { x } else { x * slope }),
             Activation::Clip(low, high) => each(values, |x| clip(x, low, high)),
             Activation::Sigmoid => each(values, sigmoid),
             Activation::Tanh => each(values, tanh),
@@ -74,6 +83,7 @@ vectorised! {
                 .iter_mut()
                 .zip(kept)
                 .for_each(|(gradient, y)| *gradient = if *y > 0.0 { *gradient } else { 0.0 }),
+            Activation::LeakyRelu(slope) => scaled(gradient, kept, |kept| if kept > 0.0 { 1.0 } else { slope }),
             Activation::Clip(low, high) => {
                 scaled(gradient, kept, |x| if (x >= low) & (x <= high) { 1.0 } else { 0.0 });
             }
@@ -202,6 +212,10 @@ mod tests {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         match function {
             Activation::Relu => (x.max(0.0), f64::from(u8::from(x > 0.0))),
+            Activation::LeakyRelu(slope) => {
+                let slope = f64::from(slope);
+                if x > 0.0 { (x, 1.0) } else { (x * slope, slope) }
+            }
             Activation::Clip(low, high) => {
                 let (low, high) = (f64::from(low), f64::from(high));
                 (x.clamp(low, high), f64::from(u8::from((low..=high).contains(&x))))
@@ -237,8 +251,11 @@ mod tests {
         }
     }
 
-    const ALL: [Activation; 10] = [
+    const ALL: [Activation; 13] = [
         Activation::Relu,
+        Activation::LeakyRelu(0.2),
+        Activation::LeakyRelu(0.0),
+        Activation::LeakyRelu(-0.5),
         Activation::Clip(0.0, 6.0),
         Activation::Clip(f32::NEG_INFINITY, 0.5),
         Activation::Sigmoid,
@@ -275,11 +292,15 @@ mod tests {
             let mut values = [f32::NAN, f32::INFINITY, 1e30, -1e30];
             apply(&mut values, function);
             assert!(values[0].is_nan(), "{function:?}: {values:?}");
-            let limit = exact(function, 1e3).0 as f32;
-            let reached = |value: f32| if limit > 100.0 { value >= 1e30 } else { value == limit };
-            assert!(reached(values[1]) && reached(values[2]), "{function:?}: {values:?}");
-            let least = if function == ALL[2] { -1e30 } else { exact(function, -1e3).0 as f32 };
-            assert!((values[3] - least).abs() < 1e-6, "{function:?}: {values:?}");
+            for (value, limit) in
+                values[1..].iter().zip([1e3, 1e3, -1e3].map(|x| exact(function, x).0 as f32))
+            {
+                let reached = match limit.abs() > 100.0 {
+                    true => value.abs() >= 1e29 && value.signum() == limit.signum(),
+                    false => (value - limit).abs() < 1e-6,
+                };
+                assert!(reached, "{function:?}: {value}, not near {limit}");
+            }
         }
     }
 }

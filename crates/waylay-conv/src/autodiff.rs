@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Flex, TensorMetadata};
 
 use crate::activation::Activation;
 use crate::adam::AdamStep;
-use crate::backend::{self, ConvBackend, dims};
+use crate::backend::{self, ConvBackend, Normalised, dims};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::Pooling;
 
@@ -94,17 +94,16 @@ impl Backward<Flex, 1> for MaxPool2d {
     }
 }
 
-/// Backward pass of an instance normalisation; keeps the input, the scale and epsilon.
+/// Backward pass of an instance normalisation and the rectifier after it; keeps its inputs.
 #[derive(Debug)]
 struct InstanceNorm;
 
 impl Backward<Flex, 3> for InstanceNorm {
-    type State = (FlexTensor, FlexTensor, f64);
+    type State = Normalised;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let gradient = grads.consume::<Flex>(&ops.node);
-        let (x, gamma, epsilon) = ops.state;
-        let values = backend::instance_norm_gradients(x, gamma, epsilon, gradient);
+        let values = backend::instance_norm_gradients(ops.state, gradient);
         for (node, value) in ops.parents.into_iter().zip(values) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, value);
@@ -304,12 +303,12 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
         }
     }
 
-    fn fast_instance_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f64) -> Tracked {
+    fn fast_instance_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f64, slope: f32) -> Tracked {
         let nodes = [x.node(), gamma.node(), beta.node()];
         let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-        let output = Flex::fast_instance_norm(x.clone(), gamma.clone(), beta, epsilon);
+        let output = Flex::fast_instance_norm(x.clone(), gamma.clone(), beta.clone(), epsilon, slope);
         match InstanceNorm.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), output),
+            OpsKind::Tracked(prep) => prep.finish(Normalised { x, gamma, beta, epsilon, slope }, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

@@ -66,12 +66,13 @@ pub trait ConvBackend: Backend {
         size: [usize; 2],
     ) -> FloatTensor<Self>;
 
-    /// See [`crate::instance_norm`].
+    /// See [`crate::instance_norm_then`].
     fn fast_instance_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f64,
+        slope: f32,
     ) -> FloatTensor<Self>;
 
     /// See [`crate::layer_norm`].
@@ -173,10 +174,16 @@ impl ConvBackend for Flex {
         tensor(values, [g.images, g.in_channels, g.input[0], g.input[1]])
     }
 
-    fn fast_instance_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> FlexTensor {
+    fn fast_instance_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        epsilon: f64,
+        slope: f32,
+    ) -> FlexTensor {
         let shape = dims(&x);
         let (x, gamma, beta) = (Values::of(x), Values::of(gamma), Values::of(beta));
-        tensor(norm::forward(planes(shape, epsilon), x.slice(), gamma.slice(), beta.slice()), shape)
+        tensor(norm::forward(planes(shape, epsilon, slope), x.slice(), gamma.slice(), beta.slice()), shape)
     }
 
     fn fast_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> FlexTensor {
@@ -197,8 +204,11 @@ impl ConvBackend for Flex {
 
     fn fast_prelu(x: FlexTensor, alpha: FlexTensor) -> FlexTensor {
         let shape @ [_, channels, h, w] = dims(&x);
-        let (x, alpha) = (Values::of(x), Values::of(alpha));
-        tensor(prelu::forward(x.slice(), alpha.slice(), channels, h * w), shape)
+        let alpha = Values::of(alpha);
+        if is_own(&x) {
+            return in_place(x, |values| prelu::apply(values, alpha.slice(), channels, h * w));
+        }
+        tensor(prelu::forward(Values::of(x).slice(), alpha.slice(), channels, h * w), shape)
     }
 
     fn fast_max_pool2d(x: FlexTensor, kernel: [usize; 2], options: ConvOptions) -> FlexTensor {
@@ -298,17 +308,27 @@ pub(crate) fn conv2d_output(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> 
     tensor(values, [g.images, g.out_channels, g.output[0], g.output[1]])
 }
 
+/// What an instance normalisation keeps for its gradients.
+#[derive(Clone, Debug)]
+pub(crate) struct Normalised {
+    pub x: FlexTensor,
+    pub gamma: FlexTensor,
+    pub beta: FlexTensor,
+    pub epsilon: f64,
+    pub slope: f32,
+}
+
 /// Gradients of the input, the scale and the shift of an instance normalisation.
-pub(crate) fn instance_norm_gradients(
-    x: FlexTensor,
-    gamma: FlexTensor,
-    epsilon: f64,
-    gradient: FlexTensor,
-) -> [FlexTensor; 3] {
-    let shape @ [_, channels, ..] = dims(&x);
-    let (x, gamma, gradient) = (Values::of(x), Values::of(gamma), Values::of(gradient));
-    let gradients = norm::backward(planes(shape, epsilon), x.slice(), gamma.slice(), gradient.slice());
-    [tensor(gradients.x, shape), tensor(gradients.gamma, [channels]), tensor(gradients.beta, [channels])]
+pub(crate) fn instance_norm_gradients(kept: Normalised, gradient: FlexTensor) -> [FlexTensor; 3] {
+    let shape @ [_, channels, ..] = dims(&kept.x);
+    let planes = planes(shape, kept.epsilon, kept.slope);
+    let (x, gamma, beta) = (Values::of(kept.x), Values::of(kept.gamma), Values::of(kept.beta));
+    let mut vectors = [Vec::new(), Vec::new()];
+    let gradient = in_place(gradient, |gradient| {
+        vectors = norm::backward(planes, x.slice(), gamma.slice(), beta.slice(), gradient);
+    });
+    let [gamma, beta] = vectors.map(|vector| tensor(vector, [channels]));
+    [gradient, gamma, beta]
 }
 
 /// Gradient of the input of a layer normalisation.
@@ -360,9 +380,11 @@ pub(crate) fn activation_gradient(
 
 /// Gradient of the input of a parametric rectifier.
 pub(crate) fn prelu_input_gradient(x: FlexTensor, alpha: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-    let shape @ [_, channels, h, w] = dims(&x);
-    let (x, alpha, gradient) = (Values::of(x), Values::of(alpha), Values::of(gradient));
-    tensor(prelu::input_gradient(x.slice(), alpha.slice(), gradient.slice(), channels, h * w), shape)
+    let [_, channels, h, w] = dims(&x);
+    let (x, alpha) = (Values::of(x), Values::of(alpha));
+    in_place(gradient, |gradient| {
+        prelu::input_gradient(x.slice(), alpha.slice(), gradient, channels, h * w);
+    })
 }
 
 /// Gradient of the slopes of a parametric rectifier.
@@ -390,8 +412,8 @@ pub(crate) fn dims(tensor: &FlexTensor) -> [usize; 4] {
     tensor.shape().dims()
 }
 
-fn planes([_, channels, h, w]: [usize; 4], epsilon: f64) -> Planes {
-    Planes { channels, area: h * w, epsilon }
+fn planes([_, channels, h, w]: [usize; 4], epsilon: f64, slope: f32) -> Planes {
+    Planes { channels, area: h * w, epsilon, slope }
 }
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {

@@ -134,14 +134,29 @@ pub fn conv_transpose2d(
 /// # Panics
 /// If `gamma` or `beta` does not have one value per channel.
 pub fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<4> {
+    instance_norm_then(x, gamma, beta, epsilon, 1.0)
+}
+
+/// [`instance_norm`], then values that are not above 0 times `slope`: 0 is ReLU, and 1 leaves them as they are. What follows
+/// in most networks, without a pass of its own. Differentiable in all three.
+///
+/// # Panics
+/// Where [`instance_norm`] does.
+pub fn instance_norm_then(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    slope: f32,
+) -> Tensor<4> {
     let [_, channels, h, w] = x.dims();
     assert_eq!(gamma.dims(), [channels], "instance_norm: one scale per channel");
     assert_eq!(beta.dims(), [channels], "instance_norm: one shift per channel");
     if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || channels * h * w == 0 {
-        return stock::instance_norm(x, gamma, beta, epsilon);
+        return stock::activate(stock::instance_norm(x, gamma, beta, epsilon), Activation::LeakyRelu(slope));
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon))
+    Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon, slope))
 }
 
 /// Normalises each row of `x`, its last dimension, to mean 0 and variance 1 (biased, plus `epsilon`), then scales by `gamma`
@@ -194,12 +209,6 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
         return stock::prelu(x, alpha);
     }
     Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
-}
-
-/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `slope`. Differentiable in `x`.
-pub fn leaky_relu(x: Tensor<4>, slope: f64) -> Tensor<4> {
-    let alpha = Tensor::full([1], slope, (&x.device(), x.dtype()));
-    prelu(x, alpha)
 }
 
 /// The largest value of each window of `x` `[N, C, H, W]`, by `kernel` and the stride, padding and dilation of `options`;

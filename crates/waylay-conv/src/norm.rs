@@ -1,24 +1,35 @@
 //! Instance normalisation, forward and backward, one plane at a time.
-//! Source: Ulyanov et al., arXiv:1607.08022, eq. 1; the gradient follows by the chain rule.
+//! Source: Ulyanov et al., arXiv:1607.08022, eq. 1; the gradient follows by the chain rule. With the rectifier that follows it in
+//! most networks.
 
 use rayon::prelude::*;
 
 use crate::simd::{reduce, squares, sum, vectorised};
-use crate::window::{written_in_parts, written_with_notes};
+use crate::window::written_in_parts;
 
-/// Sizes of a batch of planes and the value added to each variance.
+/// Sizes of a batch of planes, the value added to each variance, and what values that are not above 0 are scaled by in the
+/// end: 1 without a rectifier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
     pub channels: usize,
     pub area: usize,
     pub epsilon: f64,
+    pub slope: f32,
 }
 
-/// Gradients of the input, the scale and the shift.
-pub(crate) struct NormGradients {
-    pub x: Vec<f32>,
-    pub gamma: Vec<f32>,
-    pub beta: Vec<f32>,
+/// What becomes of the values of a plane: less the mean, times the scale, plus the shift.
+#[derive(Clone, Copy, Debug)]
+struct Affine {
+    mean: f32,
+    scale: f32,
+    shift: f32,
+}
+
+impl Affine {
+    #[inline(always)]
+    fn of(self, value: f32) -> f32 {
+        (value - self.mean) * self.scale + self.shift
+    }
 }
 
 /// Output of the shape of `x` `[N, C, H, W]`.
@@ -26,39 +37,44 @@ pub(crate) fn forward(planes: Planes, x: &[f32], gamma: &[f32], beta: &[f32]) ->
     let plane = |index: usize, target: &mut [f32]| {
         let (channel, source) = (index % planes.channels, &x[index * planes.area..][..planes.area]);
         let (mean, scale) = statistics(source, planes.epsilon);
-        affine(target, source, mean, scale * gamma[channel], beta[channel]);
+        let affine = Affine { mean, scale: scale * gamma[channel], shift: beta[channel] };
+        normalise(target, source, affine, planes.slope);
     };
-    // SAFETY: `affine` writes a value for each of a plane's.
+    // SAFETY: `normalise` writes a value for each of a plane's.
     unsafe { written_in_parts(x.len(), planes.area, plane) }
 }
 
-/// Gradients for `x` from the gradient of the output.
-pub(crate) fn backward(planes: Planes, x: &[f32], gamma: &[f32], gradient: &[f32]) -> NormGradients {
-    let plane = |index: usize, target: &mut [f32]| {
-        let part = index * planes.area..(index + 1) * planes.area;
-        let (source, gradient) = (&x[part.clone()], &gradient[part]);
+/// Turns the `gradient` of the output into that of `x`; gives those of the scale and the shift.
+pub(crate) fn backward(
+    planes: Planes,
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    gradient: &mut [f32],
+) -> [Vec<f32>; 2] {
+    assert_eq!(x.len(), gradient.len());
+    let plane = |(index, (source, gradient)): (usize, (&[f32], &mut [f32]))| {
+        let channel = index % planes.channels;
         let (mean, scale) = statistics(source, planes.epsilon);
+        let factor = scale * gamma[channel];
+        if planes.slope != 1.0 {
+            let affine = Affine { mean, scale: factor, shift: beta[channel] };
+            rectify(gradient, source, affine, planes.slope);
+        }
         let total = sum(gradient);
         let aligned = f64::from(scale) * centred_dot(source, gradient, mean);
         let count = planes.area as f64;
         let means = [(total / count) as f32, (aligned / count) as f32];
-        let factor = scale * gamma[index % planes.channels];
-        input_gradient(target, source, gradient, [mean, scale, factor], means);
+        input_gradient(gradient, source, [mean, scale, factor], means);
         [total, aligned]
     };
-    // SAFETY: `input_gradient` writes a value for each of a plane's.
-    let (output, sums) = unsafe { written_with_notes(x.len(), planes.area, plane) };
-    let channel = |part: usize| {
-        let sum =
-            |channel: usize| sums.iter().skip(channel).step_by(planes.channels).map(|sums| sums[part]).sum();
-        (0..planes.channels)
-            .map(|channel| {
-                let sum: f64 = sum(channel);
-                sum as f32
-            })
-            .collect()
-    };
-    NormGradients { gamma: channel(1), beta: channel(0), x: output }
+    let pairs = x.par_chunks(planes.area).zip(gradient.par_chunks_mut(planes.area));
+    let sums: Vec<[f64; 2]> = pairs.enumerate().map(plane).collect();
+    [1, 0].map(|part| {
+        let of =
+            |channel| sums.iter().skip(channel).step_by(planes.channels).map(|sums| sums[part]).sum::<f64>();
+        (0..planes.channels).map(|channel| of(channel) as f32).collect()
+    })
 }
 
 /// Mean of a plane, and the reciprocal of its standard deviation.
@@ -70,10 +86,20 @@ pub(crate) fn statistics(plane: &[f32], epsilon: f64) -> (f32, f32) {
 }
 
 vectorised! {
-    /// Shifts `source` by `-mean`, scales it and shifts it by `shift`.
-    fn affine(target: &mut [f32], source: &[f32], mean: f32, scale: f32, shift: f32) {
+    /// What `affine` makes of `source`, times `slope` where that is not above 0.
+    fn normalise(target: &mut [f32], source: &[f32], affine: Affine, slope: f32) {
         for (target, source) in target.iter_mut().zip(source) {
-            *target = (source - mean) * scale + shift;
+            let value = affine.of(*source);
+            *target = if value > 0.0 { value } else { value * slope };
+        }
+    }
+}
+
+vectorised! {
+    /// Scales `gradient` by `slope` where what `affine` makes of `source` is not above 0.
+    fn rectify(gradient: &mut [f32], source: &[f32], affine: Affine, slope: f32) {
+        for (gradient, source) in gradient.iter_mut().zip(source) {
+            *gradient = if affine.of(*source) > 0.0 { *gradient } else { *gradient * slope };
         }
     }
 }
@@ -86,13 +112,13 @@ vectorised! {
 }
 
 vectorised! {
-    /// Gradient of a plane; `statistics` are mean, scale and factor, `means` those of the gradient and of the
-    /// gradient times the normalised plane.
-    fn input_gradient(target: &mut [f32], source: &[f32], gradient: &[f32], statistics: [f32; 3], means: [f32; 2]) {
+    /// From the gradient of a normalised plane that of the plane; `statistics` are mean, scale and factor, `means` those of
+    /// the gradient and of the gradient times the normalised plane.
+    fn input_gradient(gradient: &mut [f32], source: &[f32], statistics: [f32; 3], means: [f32; 2]) {
         let [mean, scale, factor] = statistics;
         let slope = scale * means[1];
-        for ((target, source), gradient) in target.iter_mut().zip(source).zip(gradient) {
-            *target = factor * (gradient - means[0] - (source - mean) * slope);
+        for (gradient, source) in gradient.iter_mut().zip(source) {
+            *gradient = factor * (*gradient - means[0] - (source - mean) * slope);
         }
     }
 }

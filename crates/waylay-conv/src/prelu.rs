@@ -10,27 +10,26 @@ use crate::window::written_in_parts;
 pub(crate) fn forward(x: &[f32], alpha: &[f32], channels: usize, area: usize) -> Vec<f32> {
     let plane = |index: usize, target: &mut [f32]| {
         let source = &x[index * area..][..area];
-        rectify(target, source, source, slope(alpha, index % channels));
+        rectify(target, source, slope(alpha, index % channels));
     };
     // SAFETY: `rectify` writes a value for each of a plane's.
     unsafe { written_in_parts(x.len(), area, plane) }
 }
 
-/// Gradient of `x` from the gradient of the output.
-pub(crate) fn input_gradient(
-    x: &[f32],
-    alpha: &[f32],
-    gradient: &[f32],
-    channels: usize,
-    area: usize,
-) -> Vec<f32> {
+/// [`forward`], each of `x` replaced by what becomes of it.
+pub(crate) fn apply(x: &mut [f32], alpha: &[f32], channels: usize, area: usize) {
+    x.par_chunks_mut(area).enumerate().for_each(|(index, values)| {
+        rectify_in_place(values, slope(alpha, index % channels));
+    });
+}
+
+/// Turns the `gradient` of the output into that of `x`.
+pub(crate) fn input_gradient(x: &[f32], alpha: &[f32], gradient: &mut [f32], channels: usize, area: usize) {
     assert_eq!(x.len(), gradient.len());
-    let plane = |index: usize, target: &mut [f32]| {
-        let (source, gradient) = (&x[index * area..][..area], &gradient[index * area..][..area]);
-        rectify(target, source, gradient, slope(alpha, index % channels));
-    };
-    // SAFETY: `rectify` writes a value for each of a plane's.
-    unsafe { written_in_parts(x.len(), area, plane) }
+    let planes = x.par_chunks(area).zip(gradient.par_chunks_mut(area));
+    planes.enumerate().for_each(|(index, (x, gradient))| {
+        scale_gradient(gradient, x, slope(alpha, index % channels));
+    });
 }
 
 /// Gradient of the `slopes` values of `alpha`, one per channel or one in all.
@@ -57,12 +56,26 @@ fn slope(alpha: &[f32], channel: usize) -> f32 {
     alpha[channel % alpha.len()]
 }
 
+#[inline(always)]
+fn rectified(value: f32, sign: f32, slope: f32) -> f32 {
+    if sign > 0.0 { value } else { value * slope }
+}
+
 vectorised! {
-    /// Passes `values` where `signs` are above 0 and scales them by `slope` elsewhere.
-    fn rectify(target: &mut [f32], signs: &[f32], values: &[f32], slope: f32) {
-        for ((target, &sign), &value) in target.iter_mut().zip(signs).zip(values) {
-            *target = if sign > 0.0 { value } else { value * slope };
-        }
+    fn rectify(target: &mut [f32], values: &[f32], slope: f32) {
+        target.iter_mut().zip(values).for_each(|(target, &value)| *target = rectified(value, value, slope));
+    }
+}
+
+vectorised! {
+    fn rectify_in_place(values: &mut [f32], slope: f32) {
+        values.iter_mut().for_each(|value| *value = rectified(*value, *value, slope));
+    }
+}
+
+vectorised! {
+    fn scale_gradient(gradient: &mut [f32], x: &[f32], slope: f32) {
+        gradient.iter_mut().zip(x).for_each(|(gradient, &x)| *gradient = rectified(*gradient, x, slope));
     }
 }
 

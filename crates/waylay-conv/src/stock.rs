@@ -78,6 +78,7 @@ pub(crate) fn layer_norm<const D: usize>(
 pub(crate) fn activate<const D: usize>(x: Tensor<D>, function: Activation) -> Tensor<D> {
     match function {
         Activation::Relu => activation::relu(x),
+        Activation::LeakyRelu(slope) => activation::leaky_relu(x, f64::from(slope)),
         Activation::Clip(low, high) => x.clamp(low, high),
         Activation::Sigmoid => activation::sigmoid(x),
         Activation::Tanh => x.tanh(),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    activate, conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, layer_norm,
-    leaky_relu, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, softmax, stock, upsample_nearest,
+    activate, conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, instance_norm_then,
+    layer_norm, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, softmax, stock, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -350,7 +350,24 @@ fn instance_norm_and_its_gradients_equal_burns() {
             run(&inputs, |(x, _, vectors)| norm(x.clone(), vectors[0].clone(), vectors[1].clone(), 1e-3))
         };
         assert_same(call(instance_norm), call(stock::instance_norm), &format!("case {case}"));
+        assert_same(call(rectified::<0>), call(stock_rectified::<0>), &format!("case {case} and ReLU"));
+        assert_same(call(rectified::<20>), call(stock_rectified::<20>), &format!("case {case}, leaking"));
     }
+}
+
+/// An instance norm and a rectifier that lets `LEAK` hundredths pass.
+fn rectified<const LEAK: u8>(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<4> {
+    instance_norm_then(x, gamma, beta, epsilon, f32::from(LEAK) / 100.0)
+}
+
+fn stock_rectified<const LEAK: u8>(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<4> {
+    let slope = crate::Activation::LeakyRelu(f32::from(LEAK) / 100.0);
+    stock::activate(stock::instance_norm(x, gamma, beta, epsilon), slope)
 }
 
 #[test]
@@ -406,9 +423,19 @@ fn softmax_and_its_gradient_equal_burns() {
 fn activations_and_their_gradients_equal_burns() {
     use crate::Activation::*;
     let inputs = (tensor([2, 6, 9, 7], 8), None::<Tensor<1>>, Vec::new());
-    for function in
-        [Relu, Clip(-0.3, 0.4), Sigmoid, Tanh, Silu, Gelu, GeluTanh, HardSigmoid(0.3, 0.5), HardSwish]
-    {
+    for function in [
+        Relu,
+        LeakyRelu(0.2),
+        LeakyRelu(-0.3),
+        Clip(-0.3, 0.4),
+        Sigmoid,
+        Tanh,
+        Silu,
+        Gelu,
+        GeluTanh,
+        HardSigmoid(0.3, 0.5),
+        HardSwish,
+    ] {
         let ours = run(&inputs, |(x, ..)| activate(x.clone(), function));
         let stock = run(&inputs, |(x, ..)| stock::activate(x.clone(), function));
         assert_same(ours, stock, &format!("{function:?}"));
@@ -424,14 +451,6 @@ fn an_activation_leaves_alone_what_others_hold() {
     assert_eq!(rectified, floats(part.into_data()).iter().map(|v| v.max(0.0)).collect::<Vec<_>>());
     assert_eq!(floats(activate(x.clone(), crate::Activation::Relu).into_data()).len(), 120);
     assert_eq!(floats(x.into_data()), before);
-}
-
-#[test]
-fn leaky_relu_and_its_gradient_equal_burns() {
-    let inputs = (tensor([2, 6, 9, 7], 8), None::<Tensor<1>>, Vec::new());
-    let ours = run(&inputs, |(x, ..)| leaky_relu(x.clone(), 0.2));
-    let stock = run(&inputs, |(x, ..)| burn::tensor::activation::leaky_relu(x.clone(), 0.2));
-    assert_same(ours, stock, "leaky_relu");
 }
 
 #[test]
@@ -509,7 +528,7 @@ fn gradients_equal_finite_differences() {
     check(tensor([2, 3, 7, 6], 21), "conv2d", &|x| conv2d(x, weight.clone(), None, options));
     let vector = tensor([3], 22).detach();
     check(tensor([2, 3, 4, 5], 23), "instance_norm", &|x| {
-        instance_norm(x, vector.clone(), vector.clone(), 1e-1)
+        instance_norm_then(x, vector.clone(), vector.clone(), 1e-1, 0.3)
     });
     check(tensor([2, 3, 4, 5], 24), "prelu", &|x| prelu(x, vector.clone()));
 }

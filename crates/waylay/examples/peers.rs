@@ -21,9 +21,7 @@ use waylay::run::Seed;
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
 use waylay::target::preprocess::Preset;
 use waylay::target::{Embeddings, Metric, Target};
-use waylay_conv::{
-    Activation, Adam, ConvOptions, activate, conv_transpose2d, conv2d, instance_norm, leaky_relu,
-};
+use waylay_conv::{Activation, Adam, ConvOptions, activate, conv_transpose2d, conv2d, instance_norm_then};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -85,13 +83,10 @@ impl Norm {
         Self { gamma: vector(1.0), beta: vector(0.0) }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        instance_norm(x, self.gamma.val(), self.beta.val(), 1e-5)
+    /// Then values that are not above 0 times `slope`.
+    fn forward(&self, x: Tensor<4>, slope: f32) -> Tensor<4> {
+        instance_norm_then(x, self.gamma.val(), self.beta.val(), 1e-5, slope)
     }
-}
-
-fn relu(x: Tensor<4>) -> Tensor<4> {
-    leaky_relu(x, 0.0)
 }
 
 #[derive(Module, Debug)]
@@ -133,14 +128,14 @@ impl Generator {
 
     fn forward(&self, mut x: Tensor<4>) -> Tensor<4> {
         for (conv, norm) in self.down.iter().zip(&self.down_norms) {
-            x = relu(norm.forward(conv.forward(x)));
+            x = norm.forward(conv.forward(x), 0.0);
         }
         for Block { convs, norms } in &self.blocks {
-            let h = relu(norms[0].forward(convs[0].forward(x.clone())));
-            x = x + norms[1].forward(convs[1].forward(h));
+            let h = norms[0].forward(convs[0].forward(x.clone()), 0.0);
+            x = x + norms[1].forward(convs[1].forward(h), 1.0);
         }
         for (conv, norm) in self.up.iter().zip(&self.up_norms) {
-            x = relu(norm.forward(conv.forward(x)));
+            x = norm.forward(conv.forward(x), 0.0);
         }
         activate(self.head.forward(x), Activation::Tanh)
     }
@@ -163,9 +158,9 @@ impl Discriminator {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mut x = leaky_relu(self.convs[0].forward(x), 0.2);
+        let mut x = activate(self.convs[0].forward(x), Activation::LeakyRelu(0.2));
         for (conv, norm) in self.convs[1..3].iter().zip(&self.norms) {
-            x = leaky_relu(norm.forward(conv.forward(x)), 0.2);
+            x = norm.forward(conv.forward(x), 0.2);
         }
         self.convs[3].forward(x)
     }

@@ -2,7 +2,6 @@
 //! uniform in ±1/√fan_in (He et al., arXiv:1502.01852, with a = √5), drawn from the run's own stream.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::relu;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -121,7 +120,17 @@ impl Norm {
 
     /// Keeps the shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        waylay_conv::instance_norm(x, self.gamma.val(), self.beta.val(), NORM_EPSILON)
+        self.forward_leaky(x, 1.0)
+    }
+
+    /// Then ReLU.
+    pub fn forward_relu(&self, x: Tensor<4>) -> Tensor<4> {
+        self.forward_leaky(x, 0.0)
+    }
+
+    /// Then values that are not above 0 times `slope`.
+    pub fn forward_leaky(&self, x: Tensor<4>, slope: f32) -> Tensor<4> {
+        waylay_conv::instance_norm_then(x, self.gamma.val(), self.beta.val(), NORM_EPSILON, slope)
     }
 }
 
@@ -205,8 +214,8 @@ impl Residual {
 
     /// Keeps the shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.conv_1.forward(relu(self.norm_1.forward(x.clone())));
-        x + self.conv_2.forward(relu(self.norm_2.forward(h)))
+        let h = self.conv_1.forward(self.norm_1.forward_relu(x.clone()));
+        x + self.conv_2.forward(self.norm_2.forward_relu(h))
     }
 }
 

@@ -3,9 +3,9 @@
 //! sample.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
+use waylay_conv::{Activation, activate};
 
 use super::FitConfig;
 use crate::layer::{BatchNorm, Conv, Statistics};
@@ -46,7 +46,7 @@ impl Network {
         let h = self.convolutions.iter().zip(&self.norms).fold(x, |h, (conv, norm)| {
             let (h, statistics) = norm.forward(conv.forward(h));
             seen.push(statistics);
-            relu(h)
+            activate(h, Activation::Relu)
         });
         (self.head.forward(h.mean_dim(3).mean_dim(2)).flatten(1, 3), seen)
     }

@@ -5,12 +5,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use waylay_conv::leaky_relu;
+use waylay_conv::{Activation, activate};
 
 use crate::layer::{Conv, Norm};
 
 /// Slope of the leaky ReLU below zero.
-const SLOPE: f64 = 0.2;
+const SLOPE: f32 = 0.2;
 
 /// The discriminator's design.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +64,9 @@ impl Discriminator {
 
     /// Pixels `[N, C, H, W]` → logits `[N, patches]`; towards 1 for clean, towards 0 for perturbed.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let h = leaky_relu(self.stem.forward(x * 2.0 - 1.0), SLOPE);
-        let h = leaky_relu(self.middle_norm.forward(self.middle.forward(h)), SLOPE);
-        let h = leaky_relu(self.deep_norm.forward(self.deep.forward(h)), SLOPE);
+        let h = activate(self.stem.forward(x * 2.0 - 1.0), Activation::LeakyRelu(SLOPE));
+        let h = self.middle_norm.forward_leaky(self.middle.forward(h), SLOPE);
+        let h = self.deep_norm.forward_leaky(self.deep.forward(h), SLOPE);
         let logits = self.head.forward(h).flatten(1, 3);
         if self.global { logits.mean_dim(1) } else { logits }
     }

@@ -3,7 +3,6 @@
 //! grid; and the feature maps, which tell it what the network sees, so that it need not learn that from few images.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
@@ -136,7 +135,7 @@ impl UNet {
         let mut skips = Vec::with_capacity(self.levels.len());
         for (i, level) in self.levels.iter().enumerate() {
             skips.push(h.clone());
-            h = join(&level.join, level.down.forward(relu(level.down_norm.forward(h))));
+            h = join(&level.join, level.down.forward(level.down_norm.forward_relu(h)));
             if i + 1 == self.levels.len()
                 && let (Some(embedding), Some(features)) = (&self.embedding, features)
             {
@@ -152,7 +151,7 @@ impl UNet {
             h = upsample(level.up.forward(h), [rows, columns]) + skip;
         }
         h = self.last.iter().fold(h, |h, block| block.forward(h));
-        let g = self.head.forward(relu(self.head_norm.forward(h)));
+        let g = self.head.forward(self.head_norm.forward_relu(h));
         pixel_shuffle(g, self.factor, [height, width])
     }
 }

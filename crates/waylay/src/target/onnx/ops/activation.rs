@@ -9,10 +9,10 @@ use crate::target::onnx::value::{Ranked, map_rank, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[
     taking("Relu", 1..=1, |call| activate(call, Activation::Relu)),
-    op("PRelu", 2..=2, prelu),
-    op("LeakyRelu", 1..=1, |call| {
-        let slope = f64::from(call.float("alpha")?.unwrap_or(0.01));
-        one(map_rank!(call.tensor(0)?, t => activation::leaky_relu(t, slope)))
+    taking("PRelu", 2..=2, prelu),
+    taking("LeakyRelu", 1..=1, |call| {
+        let slope = call.float("alpha")?.unwrap_or(0.01);
+        activate(call, Activation::LeakyRelu(slope))
     }),
     op("Elu", 1..=1, |call| {
         let alpha = call.float("alpha")?.unwrap_or(1.0);
@@ -81,8 +81,8 @@ fn elu<const D: usize>(x: Tensor<D>, alpha: f32) -> Tensor<D> {
 }
 
 /// x where positive, else slope times x; the slope is one number, or one per channel, or of any shape that fits.
-fn prelu(call: &Call<'_>) -> Outcome {
-    let (x, slope) = (call.tensor(0)?, call.tensor(1)?);
+fn prelu(call: &mut Call<'_>) -> Outcome {
+    let (slope, x) = (call.tensor(1)?, call.take(0)?);
     let (dims, slopes) = (x.dims(), slope.dims());
     let rank = dims.len();
     if call::broadcast(&dims, &slopes)? != dims {
