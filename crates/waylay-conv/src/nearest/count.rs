@@ -29,21 +29,15 @@ impl Limits {
         self.rows[1..].iter().map(|rows| *rows as usize)
     }
 
-    /// Moves an open row of which closer bounds are known. Whether it is still open.
+    /// Moves an open row of which closer bounds are known, by one limit at most. Whether it is still open, and whether it has moved.
     #[inline(always)]
-    pub(super) fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f64; 2]) -> bool {
+    pub(super) fn narrow(&mut self, row: &mut OpenRow, [lower, upper]: [f64; 2]) -> [bool; 2] {
         let place = row.place as usize;
+        let moved = upper <= f64::from(self.within[place]);
         // Added in any case, as no processor guesses which way it goes.
-        let moved = u32::from(upper <= f64::from(self.within[place]));
-        self.rows[place] += moved;
-        row.place -= moved;
-        let is_open = lower <= f64::from(self.near[row.place as usize]);
-        if is_open && moved > 0 { self.narrow_on(row, [lower, upper]) } else { is_open }
-    }
-
-    #[cold]
-    fn narrow_on(&mut self, row: &mut OpenRow, bounds: [f64; 2]) -> bool {
-        self.narrow(row, bounds)
+        self.rows[place] += u32::from(moved);
+        row.place -= u32::from(moved);
+        [lower <= f64::from(self.near[row.place as usize]), moved]
     }
 
     /// Moves an open row to the first of the limits that it is within, as `is_within` says: those before the one it stands at are
@@ -240,8 +234,10 @@ mod tests {
         let before = counts(&limits);
         let mut narrowed = limits.clone();
         for row in &open {
-            assert_eq!(narrowed.narrow(&mut row.clone(), [-0.6, 0.0]), row.place > 0);
-            assert!(!narrowed.clone().narrow(&mut row.clone(), [0.3, 0.31]) || row.place == 3);
+            let mut moved = *row;
+            while narrowed.narrow(&mut moved, [-0.6, 0.0]) == [true; 2] {}
+            assert_eq!(moved.place, row.place.min(1));
+            assert!(!narrowed.clone().narrow(&mut row.clone(), [0.3, 0.31])[0] || row.place == 3);
         }
         let moved = |limit: usize| open.iter().filter(|row| row.place as usize > limit).count();
         assert_eq!(counts(&narrowed)[1], before[1] + moved(1));

@@ -63,7 +63,7 @@ pub fn narrow(
         unsafe { vnni::keep_open(&pairs, limits, open) };
         return;
     }
-    pairs.keep_open(limits, open, digit_sums_in_plain_rust);
+    pairs.keep_open(limits, open, &Plain);
 }
 
 /// A query, and the rows that it meets.
@@ -76,50 +76,131 @@ struct Pairs<'a> {
     first: usize,
 }
 
+/// What instruction sets do in their own ways, with the very same results.
+trait Sums {
+    /// The products of a query's digits with those of some rows.
+    fn digits(&self, query: &[Digits], rows: [&[Digits]; GROUP]) -> [i32; GROUP];
+
+    /// The products of a query's terms with those of some rows, summed as [`add_halves`] does.
+    fn terms(&self, query: &[f32; TERMS], rows: [&[f32; TERMS]; GROUP]) -> [f32; GROUP];
+}
+
+struct Plain;
+
+impl Sums for Plain {
+    fn digits(&self, query: &[Digits], rows: [&[Digits]; GROUP]) -> [i32; GROUP] {
+        digit_sums_in_plain_rust(query, rows)
+    }
+
+    fn terms(&self, query: &[f32; TERMS], rows: [&[f32; TERMS]; GROUP]) -> [f32; GROUP] {
+        rows.map(|row| add_halves::<TERMS>(std::array::from_fn(|term| query[term] * row[term])))
+    }
+}
+
 impl Pairs<'_> {
     /// Inlined, to be compiled for several instruction sets.
     #[inline(always)]
-    fn keep_open(
-        &self,
-        limits: &mut Limits,
-        open: &mut Vec<OpenRow>,
-        digit_sums: impl Fn(&[Digits], [&[Digits]; GROUP]) -> [i32; GROUP],
-    ) {
-        let (count, mut kept) = (open.len(), 0);
-        for start in (0..count).step_by(GROUP) {
-            // Places after the end repeat the last row.
-            let group: [OpenRow; GROUP] = std::array::from_fn(|place| open[(start + place).min(count - 1)]);
-            let rows = group.map(|row| self.gallery.rows.digits(row.row as usize - self.first));
-            let sums = digit_sums(self.digits, rows);
-            for (mut row, sum) in group.into_iter().zip(sums).take(count - start) {
+    fn keep_open(&self, limits: &mut Limits, open: &mut Vec<OpenRow>, sums: &impl Sums) {
+        if open.is_empty() {
+            return;
+        }
+        self.add_digits(open, sums);
+        // A row that has moved to a limit and is open there may be within that one too.
+        while self.move_rows(limits, open, sums) {}
+    }
+
+    /// Adds to the scores what second digits say.
+    #[inline(always)]
+    fn add_digits(&self, open: &mut [OpenRow], sums: &impl Sums) {
+        for start in (0..open.len()).step_by(GROUP) {
+            let places = group(open.len(), start);
+            let sums = sums
+                .digits(self.digits, places.map(|place| self.gallery.rows.digits(self.place(&open[place]))));
+            for (row, sum) in open[start..].iter_mut().zip(sums) {
                 row.score += f64::from(sum.wrapping_sub(self.offset)) * SUM_UNIT;
-                let bounds = self.bounds(&row);
-                let is_open = limits.narrow(&mut row, bounds);
+            }
+        }
+    }
+
+    /// Moves rows by one limit at most, and keeps those that are still open. Whether there are some among these that have moved.
+    #[inline(always)]
+    fn move_rows(&self, limits: &mut Limits, open: &mut Vec<OpenRow>, sums: &impl Sums) -> bool {
+        let (count, mut kept, mut again) = (open.len(), 0, false);
+        for start in (0..count).step_by(GROUP) {
+            let places = group(count, start);
+            let bounds = places.map(|place| &self.gallery.bounds[self.place(&open[place])]);
+            let spreads = sums.terms(&self.bound.terms, bounds.map(|bound| &bound.terms));
+            for ((place, bound), spread) in (start..count).zip(bounds).zip(spreads) {
+                let mut row = open[place];
+                let estimate = self.bound.offset + bound.offset - self.bound.scale * bound.scale * row.score;
+                let spread = f64::from(spread);
+                let [is_open, moved] = limits.narrow(&mut row, [estimate - spread, estimate + spread]);
                 open[kept] = row;
                 kept += usize::from(is_open);
+                again |= is_open & moved;
             }
         }
         open.truncate(kept);
+        again
     }
 
     #[inline(always)]
-    fn bounds(&self, row: &OpenRow) -> [f64; 2] {
-        let bound = &self.gallery.bounds[row.row as usize - self.first];
-        let estimate = self.bound.offset + bound.offset - self.bound.scale * bound.scale * row.score;
-        let terms: [f32; TERMS] = std::array::from_fn(|term| self.bound.terms[term] * bound.terms[term]);
-        let spread = f64::from(add_halves(terms));
-        [estimate - spread, estimate + spread]
+    fn place(&self, row: &OpenRow) -> usize {
+        row.row as usize - self.first
     }
+}
+
+/// Some places from `start` on; after the end the last one again.
+#[inline(always)]
+fn group(count: usize, start: usize) -> [usize; GROUP] {
+    std::array::from_fn(|place| (start + place).min(count - 1))
 }
 
 #[cfg(target_arch = "x86_64")]
 mod vnni {
-    use super::{Limits, OpenRow, Pairs};
+    use super::{Digits, GROUP, Limits, OpenRow, Pairs, Sums, TERMS};
     use crate::nearest::second::vnni::digit_sums;
+    use std::arch::x86_64::*;
+
+    /// Made where the processor has the features.
+    struct Vnni;
+
+    impl Sums for Vnni {
+        #[inline(always)]
+        fn digits(&self, query: &[Digits], rows: [&[Digits]; GROUP]) -> [i32; GROUP] {
+            // SAFETY: the processor has the features.
+            unsafe { digit_sums(query, rows) }
+        }
+
+        #[inline(always)]
+        fn terms(&self, query: &[f32; TERMS], rows: [&[f32; TERMS]; GROUP]) -> [f32; GROUP] {
+            // SAFETY: the processor has the features.
+            unsafe { term_sums(query, rows) }
+        }
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub fn keep_open(pairs: &Pairs<'_>, limits: &mut Limits, open: &mut Vec<OpenRow>) {
-        pairs.keep_open(limits, open, |query, rows| digit_sums(query, rows));
+        pairs.keep_open(limits, open, &Vnni);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn term_sums(query: &[f32; TERMS], rows: [&[f32; TERMS]; GROUP]) -> [f32; GROUP] {
+        // SAFETY: these are 8 numbers.
+        let load = |terms: &[f32; TERMS]| unsafe { _mm256_loadu_ps(terms.as_ptr()) };
+        let query = load(query);
+        let [a, b, c, d] = rows.map(|row| {
+            let products = _mm256_mul_ps(query, load(row));
+            _mm_add_ps(_mm256_castps256_ps128(products), _mm256_extractf128_ps::<1>(products))
+        });
+        let ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+        let cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+        let sums = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+        let mut found = [0.0; GROUP];
+        // SAFETY: these are 4 numbers.
+        unsafe { _mm_storeu_ps(found.as_mut_ptr(), sums) };
+        found
     }
 }
 
@@ -174,7 +255,7 @@ mod tests {
                     gallery: &gallery,
                     first: 100,
                 };
-                pairs.keep_open(&mut plain_limits, &mut plain_open, digit_sums_in_plain_rust);
+                pairs.keep_open(&mut plain_limits, &mut plain_open, &Plain);
                 assert_eq!(open, plain_open);
                 assert_eq!(limits.counts().collect::<Vec<_>>(), plain_limits.counts().collect::<Vec<_>>());
                 // Bounds are 0.05 apart from it.

@@ -7,8 +7,8 @@
 use rayon::prelude::*;
 use waylay_conv::nearest::{
     CloserBound, FINE_PANEL_ROWS, FINE_TILE_QUERIES, FineGallery, FineQueries, LARGEST_DIMENSION, Limits,
-    Narrowed, OpenRow, QueryBound, ROWS_AT_ONCE, RowBounds, RowStatistics, count_panel, fine_dot_tile,
-    is_accelerated, narrow, prefetch,
+    Narrowed, OpenRow, QueryBound, ROWS_AT_ONCE, RowBounds, count_panel, fine_dot_tile, is_accelerated,
+    narrow, prefetch,
 };
 
 use super::bounds::Slack;
@@ -29,6 +29,8 @@ const PAIRS_PER_KNOWN: usize = 16;
 const BLOCK_QUERIES: usize = 48;
 /// The most rows of a section, as those that stay open are listed for each query.
 const SECTION_ROWS: usize = 4096;
+/// Sections whose pairs are measured together: their own values fit the last level of cache.
+const SECTIONS_MEASURED: usize = 2;
 /// Of the rows of a section, lists have room for one in so many.
 const ROWS_PER_LISTED: usize = 8;
 /// Queries and rows, spread over all, that tell how many pairs will be left open.
@@ -96,7 +98,8 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let (places, queries) = spread(queries, SAMPLED_QUERIES);
         let (_, rows) = spread(self.gallery.rows, SAMPLED_ROWS);
         let slack = Slack::fine(self.metric, self.centre());
-        let mut block = self.block(&places, &queries, &slack);
+        let asked = self.ask_all(&places, &queries, &slack);
+        let mut block = self.block(asked, &queries, &slack);
         let section = self.section(0, &rows, &slack);
         let pairs = places.len() * rows.len() / dimension;
         let mut open = section.lists(places.len());
@@ -111,15 +114,14 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
     pub fn batch(&self, first: usize, queries: &[f32]) -> Vec<Option<Matches>> {
         let dimension = self.gallery.dimension;
         let slack = Slack::fine(self.metric, self.centre());
-        let mut blocks: Vec<Block> = queries
-            .par_chunks(BLOCK_QUERIES * dimension)
-            .enumerate()
-            .map(|(block, rows)| {
-                let first = first + block * BLOCK_QUERIES;
-                let numbers: Vec<usize> = (first..first + rows.len() / dimension).collect();
-                self.block(&numbers, rows, &slack)
-            })
+        let numbers: Vec<usize> = (first..first + queries.len() / dimension).collect();
+        let mut asked = self.ask_all(&numbers, queries, &slack).into_iter();
+        let parts: Vec<(&[f32], Vec<Asked>)> = queries
+            .chunks(BLOCK_QUERIES * dimension)
+            .map(|rows| (rows, asked.by_ref().take(rows.len() / dimension).collect()))
             .collect();
+        let mut blocks: Vec<Block> =
+            parts.into_par_iter().map(|(rows, asked)| self.block(asked, rows, &slack)).collect();
         let section_rows =
             (SECTION_BYTES / (2 * dimension)).clamp(1, SECTION_ROWS).next_multiple_of(FINE_PANEL_ROWS);
         for (index, rows) in self.gallery.rows.chunks(section_rows * dimension).enumerate() {
@@ -130,7 +132,10 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
                 block.count(&section, &mut open);
                 block.narrow(&section, &mut open);
             });
-            // Afterwards, as the section's own values have to be in cache for that, not only the rounded ones.
+            if (index + 1) % SECTIONS_MEASURED != 0 && seen < self.gallery.row_count() {
+                continue;
+            }
+            // Afterwards, as the sections' own values have to be in cache for that, not only the rounded ones.
             blocks.par_iter_mut().with_max_len(1).for_each(|block| {
                 block.settle(&self.gallery, self.metric, seen);
             });
@@ -151,18 +156,29 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         Section { first, rounded, bounds, closer }
     }
 
-    /// The queries `rows` of these numbers.
-    fn block<'q>(&self, numbers: &[usize], rows: &'q [f32], slack: &Slack) -> Block<'q> {
+    /// The queries `rows`, of which this is asked.
+    fn block<'q>(&self, asked: Vec<Asked>, rows: &'q [f32], slack: &Slack) -> Block<'q> {
         let queries = FineQueries::new(rows, &query_centre(self.centre(), self.metric));
-        let asked = numbers.iter().zip(rows.chunks(self.gallery.dimension)).zip(queries.statistics());
-        let asked = asked.map(|((number, row), statistics)| self.ask(*number, row, slack, statistics));
-        let asked = asked.collect();
+        let bounds = queries.statistics().iter().map(|query| slack.query(query)).collect();
         let closer = slack.closer_queries(&queries);
-        Block { rows, asked, queries, closer }
+        Block { rows, asked, queries, bounds, closer }
+    }
+
+    /// What is to be found out for the queries `rows` of these numbers.
+    fn ask_all(&self, numbers: &[usize], rows: &[f32], slack: &Slack) -> Vec<Asked> {
+        // Queries of the same person, say, one after the other, as they want the same values, which are in cache then.
+        let mut order: Vec<usize> = (0..numbers.len()).collect();
+        order.sort_by_cached_key(|place| (self.known)(numbers[*place]).into_iter().flatten().min());
+        let dimension = self.gallery.dimension;
+        let ask =
+            |place: usize| (place, self.ask(numbers[place], &rows[place * dimension..][..dimension], slack));
+        let mut asked: Vec<(usize, Asked)> = order.into_par_iter().map(ask).collect();
+        asked.sort_unstable_by_key(|(place, _)| *place);
+        asked.into_iter().map(|(_, asked)| asked).collect()
     }
 
     /// What is to be found out for a query.
-    fn ask(&self, query: usize, row: &[f32], slack: &Slack, statistics: &RowStatistics) -> Asked {
+    fn ask(&self, query: usize, row: &[f32], slack: &Slack) -> Asked {
         let [matches, excluded] = (self.known)(query);
         let measure = |items: &[usize]| {
             let mut found = Vec::with_capacity(items.len());
@@ -179,7 +195,6 @@ impl<'r, F: Fn(usize) -> [&'r [usize]; 2] + Sync> Search<'_, F> {
         let place = self.gallery.scan_place(self.metric, row);
         let limits = distances.iter().map(|distance| slack.limit(&place, *distance, row.len()));
         Asked {
-            bound: slack.query(statistics),
             limits: Limits::new(limits),
             distances,
             excluded: excluded_distances,
@@ -212,20 +227,20 @@ impl Section {
 struct Block<'a> {
     rows: &'a [f32],
     queries: FineQueries,
+    bounds: Vec<QueryBound>,
     closer: Vec<CloserBound>,
     asked: Vec<Asked>,
 }
 
 /// What is asked for a query, and found out so far.
 struct Asked {
-    bound: QueryBound,
     limits: Limits,
     /// Of the matches, ascending.
     distances: Vec<f32>,
     excluded: Vec<f32>,
     /// The matches and the excluded items, ascending, and their distances.
     known: Vec<(u32, f32)>,
-    /// Rows of a section that closer bounds leave open.
+    /// Rows of the gallery that closer bounds leave open, not measured yet.
     left: Vec<OpenRow>,
     /// Rows that had to be measured so far.
     opened: usize,
@@ -237,17 +252,17 @@ impl Block<'_> {
     fn count(&mut self, section: &Section, open: &mut [Vec<OpenRow>]) {
         let mut products = [0.0; FINE_TILE_QUERIES * FINE_PANEL_ROWS];
         for panel in 0..section.rounded.panel_count() {
-            let tiles = self.asked.chunks_mut(FINE_TILE_QUERIES).zip(open.chunks_mut(FINE_TILE_QUERIES));
-            for (tile, (asked, open)) in tiles.enumerate() {
+            let tiles = self.asked.chunks_mut(FINE_TILE_QUERIES).zip(self.bounds.chunks(FINE_TILE_QUERIES));
+            let tiles = tiles.zip(open.chunks_mut(FINE_TILE_QUERIES)).enumerate();
+            for (tile, ((asked, bounds), open)) in tiles {
                 if asked.iter().all(|asked| asked.given_up || asked.distances.is_empty()) {
                     continue;
                 }
                 fine_dot_tile(&self.queries, tile, &section.rounded, panel, &mut products);
                 let rows = products.chunks_exact(FINE_PANEL_ROWS);
-                for ((asked, open), scores) in asked.iter_mut().zip(open).zip(rows) {
+                for (((asked, bound), open), scores) in asked.iter_mut().zip(bounds).zip(open).zip(rows) {
                     if !asked.given_up {
-                        let Asked { bound, limits, .. } = asked;
-                        count_panel(scores, panel, &section.bounds, bound, limits, open);
+                        count_panel(scores, panel, &section.bounds, bound, &mut asked.limits, open);
                     }
                 }
             }
