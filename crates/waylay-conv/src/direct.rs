@@ -161,14 +161,13 @@ impl Work<'_> {
                                 ahead,
                             );
                             kernel.multiply_beside(&lanes, columns, size, sums, storing);
-                            self.store(last, done, before, true);
                         }
                     }
                     last => {
                         // SAFETY: the caller's promise.
                         unsafe {
                             if let Some((last, done)) = last {
-                                self.store(&panels[last], done, before, false);
+                                self.store(&panels[last], done, before);
                             }
                             self.expect(panel, channels.clone());
                         }
@@ -180,7 +179,7 @@ impl Work<'_> {
         }
         if let Some((last, done)) = left {
             // SAFETY: the caller's promise.
-            unsafe { self.store(&panels[last], done, before, false) };
+            unsafe { self.store(&panels[last], done, before) };
         }
     }
 
@@ -202,21 +201,17 @@ impl Work<'_> {
         }
     }
 
-    /// Writes a block of sums of a panel, one row for each of `channels`: all of them, or what [`Panel::strips`] leaves.
+    /// Writes a block of sums of a panel, one row for each of `channels`.
     ///
     /// # Safety
     /// No other thread may write these outputs at the same time.
-    unsafe fn store(&self, panel: &Panel, channels: Range<usize>, block: &[f32], beyond_strips: bool) {
+    unsafe fn store(&self, panel: &Panel, channels: Range<usize>, block: &[f32]) {
         let Self { g, kernel, finish, output } = *self;
         for piece in &panel.pieces {
-            let len = piece.pixels.len();
-            let done = if beyond_strips { len - len % kernel.lanes() } else { 0 };
-            if done < len {
-                let at = [piece.start(g, channels.start) + done, g.output_area()];
-                let (sums, width) = (&block[piece.lane + done..], kernel.width(panel.count));
-                // SAFETY: the caller's promise.
-                unsafe { finish.store_rows(output, channels.clone(), at, sums, width, len - done) };
-            }
+            let at = [piece.start(g, channels.start), g.output_area()];
+            let (sums, width) = (&block[piece.lane..], kernel.width(panel.count));
+            // SAFETY: the caller's promise.
+            unsafe { finish.store_rows(output, channels.clone(), at, sums, width, piece.pixels.len()) };
         }
     }
 }
@@ -330,12 +325,16 @@ impl Panel {
         self.pieces[0].start(g, channel)
     }
 
-    /// The whole vectors of its pieces.
+    /// Its pieces, a vector at a time.
     fn strips(&self, g: &Geometry, kernel: Kernel) -> Vec<Strip> {
         let strips = |piece: &Piece| {
-            let (lane, start) = (piece.lane, piece.start(g, 0));
-            let offsets = (0..piece.pixels.len() / kernel.lanes()).map(move |step| step * kernel.lanes());
-            offsets.map(move |offset| Strip { lane: lane + offset, start: start + offset })
+            let (lane, start, all) = (piece.lane, piece.start(g, 0), piece.pixels.len());
+            let strip = move |done: usize| Strip {
+                lane: lane + done,
+                start: start + done,
+                len: kernel.lanes().min(all - done),
+            };
+            (0..all).step_by(kernel.lanes()).map(strip)
         };
         self.pieces.iter().flat_map(strips).collect()
     }

@@ -7,16 +7,18 @@ use crate::kernel::Beside;
 use crate::simd;
 use crate::window::Shared;
 
-/// A vector of each row of a block, and its place in the output.
+/// A vector of each row of a block, or a part of one, and its place in the output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Strip {
     /// Place in a row of the block.
     pub lane: usize,
     /// Place in the output, for the first output channel.
     pub start: usize,
+    /// Values, at most those of a vector.
+    pub len: usize,
 }
 
-/// Rows of a block, one per output channel, of which some vectors are stored, with all that [`Finish`] says.
+/// Rows of a block, one per output channel, of which strips are stored, with all that [`Finish`] says.
 pub(crate) struct Storing<'a> {
     finish: &'a Finish<'a>,
     bias: &'a [f32],
@@ -55,6 +57,40 @@ impl<'a> Storing<'a> {
         let (rows, start) = (channels.len(), channels.start * area);
         Self { finish, bias, output, strips, sums, width, rows, area, start, strip: 0, row: 0, ahead }
     }
+
+    /// Stores `strip` of the row at hand; `load` and `store` are for as many values as it has.
+    #[inline(always)]
+    fn put<S: Simd>(
+        &self,
+        simd: S,
+        strip: Strip,
+        load: impl Fn(&[f32]) -> S::f32s,
+        store: impl Fn(&mut [f32], S::f32s),
+    ) {
+        let Strip { lane, start, len } = strip;
+        let start = start + self.start;
+        let mut sums = load(&self.sums[lane..][..len]);
+        // SAFETY: the caller of `new` promises that the place belongs to this thread.
+        let mut window = unsafe { self.output.window(start, 1, len, len) };
+        let target = window.row(0);
+        simd::prefetch_at(target.as_ptr().wrapping_offset(self.ahead));
+        if let Some(bias) = self.bias.get(self.row) {
+            sums = simd.add_f32s(sums, simd.splat_f32s(*bias));
+        }
+        if self.finish.onto {
+            sums = simd.add_f32s(sums, load(target));
+        }
+        if let Some(add) = self.finish.add {
+            let add = &add[start..][..len];
+            simd::prefetch_at(add.as_ptr().wrapping_offset(self.ahead));
+            sums = simd.add_f32s(sums, load(add));
+        }
+        if self.finish.relu {
+            // The second one where either is no number.
+            sums = simd.max_f32s(simd.splat_f32s(0.0), sums);
+        }
+        store(target, sums);
+    }
 }
 
 impl Beside for Storing<'_> {
@@ -65,30 +101,14 @@ impl Beside for Storing<'_> {
 
     #[inline(always)]
     fn next<S: Simd>(&mut self, simd: S) {
-        let Strip { lane, start } = self.strips[self.strip];
-        let (start, len) = (start + self.start, S::F32_LANES);
-        let vector = |values: &[f32]| S::as_simd_f32s(&values[..len]).0[0];
-        let mut sums = vector(&self.sums[lane..]);
-        // SAFETY: the caller of `new` promises that the place belongs to this thread.
-        let mut window = unsafe { self.output.window(start, 1, len, len) };
-        let target = window.row(0);
-        simd::prefetch_at(target.as_ptr().wrapping_offset(self.ahead));
-        if let Some(bias) = self.bias.get(self.row) {
-            sums = simd.add_f32s(sums, simd.splat_f32s(*bias));
+        let strip = self.strips[self.strip];
+        if strip.len == S::F32_LANES {
+            let load = |values: &[f32]| S::as_simd_f32s(values).0[0];
+            self.put(simd, strip, load, |target, sums| S::as_mut_simd_f32s(target).0[0] = sums);
+        } else {
+            let load = |values: &[f32]| simd.partial_load_f32s(values);
+            self.put(simd, strip, load, |target, sums| simd.partial_store_f32s(target, sums));
         }
-        if self.finish.onto {
-            sums = simd.add_f32s(sums, vector(target));
-        }
-        if let Some(add) = self.finish.add {
-            let add = &add[start..];
-            simd::prefetch_at(add.as_ptr().wrapping_offset(self.ahead));
-            sums = simd.add_f32s(sums, vector(add));
-        }
-        if self.finish.relu {
-            // The second one where either is no number.
-            sums = simd.max_f32s(simd.splat_f32s(0.0), sums);
-        }
-        S::as_mut_simd_f32s(target).0[0] = sums;
         self.strip += 1;
         if self.strip == self.strips.len() {
             (self.strip, self.row) = (0, self.row + 1);
