@@ -11,12 +11,12 @@ use crate::im2col::gather;
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{reduce, vectorised};
+use crate::window::written_in_parts;
 
 /// Output `[N, C, Ho, Wo]` for `x` `[N, C, H, W]` and `weight` `[C, 1, Kh, Kw]`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
     let phases = Phases::new(g);
-    let mut output = vec![0.0; g.images * g.out_channels * g.output_area()];
-    output.par_chunks_mut(g.output_area()).enumerate().for_each(|(index, target)| {
+    let plane = |index: usize, target: &mut [f32]| {
         let channel = index % g.in_channels;
         scratch::with(phases.len() + phases.span, |buffer| {
             let (planes, rows) = buffer.split_at_mut(phases.len());
@@ -27,8 +27,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'
             phases.unpad(g, rows, target);
             finish.rest(index * g.output_area(), target);
         });
-    });
-    output
+    };
+    // SAFETY: `unpad` writes all rows of a plane.
+    unsafe { written_in_parts(g.images * g.out_channels * g.output_area(), g.output_area(), plane) }
 }
 
 /// Gradient of `weight` from `x` and the gradient of the output.
@@ -54,8 +55,9 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     let phases = Phases::new(g);
     let taps = phases.backward_taps();
     let guard = phases.size - phases.span;
-    let mut output = vec![0.0; g.images * g.in_channels * g.input_area()];
-    output.par_chunks_mut(g.input_area()).enumerate().for_each(|(index, target)| {
+    let plane = |index: usize, target: &mut [f32]| {
+        // Pixels that no tap reaches.
+        target.fill(0.0);
         let filter = &weight[index % g.in_channels * g.kernel_area()..][..g.kernel_area()];
         scratch::with(phases.len() + guard + phases.size, |buffer| {
             let (planes, guarded) = buffer.split_at_mut(phases.len());
@@ -69,8 +71,9 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
             }
             phases.join(g, planes, target);
         });
-    });
-    output
+    };
+    // SAFETY: all of a plane is filled.
+    unsafe { written_in_parts(g.images * g.in_channels * g.input_area(), g.input_area(), plane) }
 }
 
 /// How a padded plane divides into phases.
