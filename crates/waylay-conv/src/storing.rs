@@ -120,10 +120,70 @@ impl Beside for Storing<'_> {
 
 #[cfg(test)]
 mod tests {
+    use pulp::WithSimd;
+
     use super::*;
     use crate::general;
     use crate::options::{ConvOptions, Geometry};
-    use crate::tests::values;
+    use crate::tests::{archs, values};
+
+    /// The values of a vector.
+    struct Lanes;
+
+    impl WithSimd for Lanes {
+        type Output = usize;
+
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+
+    /// All that there is to store.
+    struct All<'a>(Storing<'a>);
+
+    impl WithSimd for All<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            (0..self.0.vectors()).for_each(|_| self.0.next(simd));
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_stores_vectors_and_parts_of_them_and_nothing_else() {
+        const AREA: usize = 50;
+        for arch in archs() {
+            let lanes = arch.dispatch(Lanes);
+            for (len, onto) in (1..=lanes).flat_map(|len| [(len, false), (len, true)]) {
+                let strips = [
+                    Strip { lane: 0, start: 3, len: lanes },
+                    Strip { lane: lanes, start: AREA - 5 - len, len },
+                ];
+                let (channels, width) = (1..4, 2 * lanes);
+                let (sums, bias, add) = (values(3 * width, 1), values(4, 2), values(4 * AREA, 3));
+                let finish = Finish { bias: Some(&bias), add: Some(&add), onto, relu: true };
+                let before = values(4 * AREA, 4);
+                let (mut found, mut expected) = (before.clone(), before.clone());
+                let output = Shared::new(&mut found);
+                // SAFETY: there is no other thread.
+                arch.dispatch(All(unsafe {
+                    Storing::new(&finish, &output, &strips, channels.clone(), [AREA, width], &sums, 0)
+                }));
+                for (row, channel) in channels.enumerate() {
+                    for (strip, i) in strips.iter().flat_map(|strip| (0..strip.len).map(move |i| (strip, i)))
+                    {
+                        let place = channel * AREA + strip.start + i;
+                        let mut sum = sums[row * width + strip.lane + i] + bias[channel];
+                        if onto {
+                            sum += before[place];
+                        }
+                        expected[place] = (sum + add[place]).max(0.0);
+                    }
+                }
+                assert_eq!(found, expected, "{arch:?}, {len} of {lanes}, onto {onto}");
+            }
+        }
+    }
 
     /// Panels of one image and of several, of whole vectors and others, deep enough and too shallow for what is done beside.
     #[test]

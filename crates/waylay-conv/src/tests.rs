@@ -392,6 +392,12 @@ fn prelu_and_its_gradients_equal_burns() {
             run(&inputs, |(x, _, vectors)| prelu(x.clone(), vectors[0].clone()))
         };
         assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
+        // Over values that nobody else holds, and beside those that somebody does.
+        let (x, slopes) = (tensor([2, 6, 9, 7], 8).inner(), inputs.2[0].clone().inner());
+        let (own, before) = (x.clone() * 1.0, floats(x.clone().into_data()));
+        let beside = floats(prelu(x.clone(), slopes.clone()).into_data());
+        assert_eq!(floats(prelu(own, slopes).into_data()), beside);
+        assert_eq!(floats(x.into_data()), before);
     }
 }
 
