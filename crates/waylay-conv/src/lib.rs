@@ -153,7 +153,7 @@ pub fn instance_norm_then(
     assert_eq!(gamma.dims(), [channels], "instance_norm: one scale per channel");
     assert_eq!(beta.dims(), [channels], "instance_norm: one shift per channel");
     if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || channels * h * w == 0 {
-        return stock::activate(stock::instance_norm(x, gamma, beta, epsilon), Activation::LeakyRelu(slope));
+        return stock::instance_norm_then(x, gamma, beta, epsilon, slope);
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon, slope))

@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::activation::leaky;
 use crate::simd::{reduce, squares, sum, vectorised};
 use crate::window::written_in_parts;
 
@@ -90,7 +91,7 @@ vectorised! {
     fn normalise(target: &mut [f32], source: &[f32], affine: Affine, slope: f32) {
         for (target, source) in target.iter_mut().zip(source) {
             let value = affine.of(*source);
-            *target = if value > 0.0 { value } else { value * slope };
+            *target = leaky(value, value, slope);
         }
     }
 }
@@ -99,7 +100,7 @@ vectorised! {
     /// Scales `gradient` by `slope` where what `affine` makes of `source` is not above 0.
     fn rectify(gradient: &mut [f32], source: &[f32], affine: Affine, slope: f32) {
         for (gradient, source) in gradient.iter_mut().zip(source) {
-            *gradient = if affine.of(*source) > 0.0 { *gradient } else { *gradient * slope };
+            *gradient = leaky(*gradient, affine.of(*source), slope);
         }
     }
 }

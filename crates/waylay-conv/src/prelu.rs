@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use crate::activation::leaky;
 use crate::simd::{reduce, vectorised};
 use crate::window::written_in_parts;
 
@@ -56,26 +57,21 @@ fn slope(alpha: &[f32], channel: usize) -> f32 {
     alpha[channel % alpha.len()]
 }
 
-#[inline(always)]
-fn rectified(value: f32, sign: f32, slope: f32) -> f32 {
-    if sign > 0.0 { value } else { value * slope }
-}
-
 vectorised! {
     fn rectify(target: &mut [f32], values: &[f32], slope: f32) {
-        target.iter_mut().zip(values).for_each(|(target, &value)| *target = rectified(value, value, slope));
+        target.iter_mut().zip(values).for_each(|(target, &value)| *target = leaky(value, value, slope));
     }
 }
 
 vectorised! {
     fn rectify_in_place(values: &mut [f32], slope: f32) {
-        values.iter_mut().for_each(|value| *value = rectified(*value, *value, slope));
+        values.iter_mut().for_each(|value| *value = leaky(*value, *value, slope));
     }
 }
 
 vectorised! {
     fn scale_gradient(gradient: &mut [f32], x: &[f32], slope: f32) {
-        gradient.iter_mut().zip(x).for_each(|(gradient, &x)| *gradient = rectified(*gradient, x, slope));
+        gradient.iter_mut().zip(x).for_each(|(gradient, &x)| *gradient = leaky(*gradient, x, slope));
     }
 }
 

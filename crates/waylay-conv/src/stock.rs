@@ -63,6 +63,17 @@ pub(crate) fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, eps
     centred / (variance + epsilon).sqrt() * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1])
 }
 
+pub(crate) fn instance_norm_then(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    slope: f32,
+) -> Tensor<4> {
+    let y = instance_norm(x, gamma, beta, epsilon);
+    if slope == 1.0 { y } else { activate(y, Activation::LeakyRelu(slope)) }
+}
+
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,

@@ -366,8 +366,7 @@ fn stock_rectified<const LEAK: u8>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<4> {
-    let slope = crate::Activation::LeakyRelu(f32::from(LEAK) / 100.0);
-    stock::activate(stock::instance_norm(x, gamma, beta, epsilon), slope)
+    stock::instance_norm_then(x, gamma, beta, epsilon, f32::from(LEAK) / 100.0)
 }
 
 #[test]
