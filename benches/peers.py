@@ -38,7 +38,7 @@ CASES = {
     "forward_8_50_runtime": ("the same", "resnet50_224", 7, "onnxruntime"),
     "craft_112": ("crafting by an image-only generator, 112², per image", None, 7, "PyTorch"),
     "craft_224": ("crafting by an image-only generator, 224², per image", None, 5, "PyTorch"),
-    "conditioned": ("crafting by the feature-conditioned generator, 112², per image", "faces", 7, "PyTorch"),
+    "conditioned": ("crafting by the generator guided by feature maps, 112², per image", "faces", 7, "PyTorch"),
     "search": ("exact top-100, 1,000 × 100,000 × 512", None, 3, "faiss-cpu Flat"),
     "reid": ("ReID evaluation, 3,368 × 19,732 × 2048", None, 1, "torchreid"),
     "trained": ("the same, embeddings that tell people apart", None, 1, "torchreid"),
@@ -153,7 +153,7 @@ def gan_step(embed, n, blocks, side, uaa):
 
 
 def conditioned_generator(taps, dim):
-    """waylay's feature-conditioned generator for images of 112² in PyTorch; `taps` are lists of channels for 56², 28², 14² and 7²."""
+    """waylay's generator guided by feature maps for images of 112² in PyTorch; `taps` are lists of channels for 56², 28², 14² and 7²."""
     import torch
     from torch import nn
     from torch.nn import functional as F

@@ -46,6 +46,11 @@ def reconstruction(x, perturbed):
     return torch.linalg.vector_norm((perturbed - x).flatten(1), dim=1).mean()
 
 
+def feature_similarity(clean_1, clean_2, perturbed_1, perturbed_2):
+    pairs = [(clean_1, perturbed_1), (clean_2, perturbed_2)]
+    return sum(cosine_similarity(a.flatten(1), b.flatten(1), dim=1).mean() for a, b in pairs) / len(pairs)
+
+
 def case(name, loss, *inputs, **facts):
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     value = loss(*leaves)
@@ -110,6 +115,10 @@ for name in ["cosine", "euclidean"]:
         "farthest": matrix.masked_fill(own, -torch.inf).max(1).values.tolist(),
         "nearest": matrix.masked_fill(own, torch.inf).min(1).values.tolist(),
     })
+
+# Last, so that the numbers above stay what they were: two maps of unequal size, clean and perturbed.
+maps = [normal(3, 2, 4, 5), normal(3, 6, 2, 2)]
+cases.append(case("feature_similarity", feature_similarity, *maps, *(single(x + 0.7 * normal(*x.shape)) for x in maps)))
 
 OUT.write_text(json.dumps({"cases": cases, "mining": mining}, indent=None, separators=(",", ":")) + "\n")
 print(f"{OUT}: {len(cases)} losses, {len(mining)} sets to mine, {OUT.stat().st_size} bytes")

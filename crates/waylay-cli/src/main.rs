@@ -38,5 +38,6 @@ fn run(cli: Cli, threads: usize) -> anyhow::Result<()> {
         Command::Fit(args) => commands::fit::run(args, cli.json),
         Command::Fetch(args) => commands::fetch::run(args, cli.json),
         Command::Ablate(args) => commands::ablate::run(args, cli.json),
+        Command::Config(args) => commands::config::run(&args, cli.json),
     }
 }

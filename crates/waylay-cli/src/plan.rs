@@ -1,10 +1,10 @@
-//! What was typed, as checked values.
+//! Command-line arguments as checked values.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, UaaGanConfig};
-use waylay::attack::{AttackChoice, Epsilon};
+use waylay::attack::{AttackChoice, Epsilon, PgdConfig};
 use waylay::dataset::{self, FolderOptions, Split};
 use waylay::image::io::MIN_SIDE;
 use waylay::run::{Device, DeviceKind};
@@ -17,6 +17,8 @@ use waylay::target::{Metric, Target, sample_target};
 use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
 use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 
+/// The configuration that ships inside the program, by the name that `--config` takes.
+pub const PAPER: &str = "paper";
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
 const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
 /// Training steps and queries of `--quick`.
@@ -161,9 +163,46 @@ pub fn scene(args: &SceneArgs) -> Result<(Epsilon, Metric)> {
     Ok((Epsilon::from_255(args.epsilon)?, metric))
 }
 
-/// UAA-GAN's configuration: defaults (the sample's for the sample), the file, then the flags, in that order.
-pub fn uaa_gan(args: &UaaGanArgs, sample: bool, quick: bool) -> Result<CheckedConfig> {
+/// The configuration of `attack`'s generator: defaults (the sample's for the sample), the file or `paper`, then the flags, in
+/// that order. `also` is set where the other generator is configured by the same flags: keys that only that one has are then
+/// no mistake.
+pub fn generator(
+    args: &UaaGanArgs,
+    attack: AttackChoice,
+    also: bool,
+    sample: bool,
+    quick: bool,
+) -> Result<CheckedConfig> {
+    let guided = attack == AttackChoice::GuidedGan;
+    let paper = args.config.as_deref() == Some(Path::new(PAPER));
+    if paper && guided {
+        let text = "--config paper is the paper's generator, which sees the image alone; guided-gan needs another --config, \
+                    or none";
+        return Err(Usage(text.into()).into());
+    }
+    let mut table = table(args, sample)?;
+    if guided {
+        under(&mut table, parse(UaaGanConfig::GUIDED)?);
+    }
+    guide(&mut table, guided, also)?;
+    let mut config = typed(&table)?;
+    if quick {
+        config.training.steps = config.training.steps.min(QUICK_STEPS);
+        config.training.warmup = config.training.warmup.min(config.training.steps);
+    }
+    Ok(config.check()?)
+}
+
+/// Which attack the file and the flags configure: guided-gan where they name a guidance.
+pub fn configured_attack(args: &UaaGanArgs, sample: bool) -> Result<AttackChoice> {
+    let config = typed(&table(args, sample)?)?;
+    Ok(config.attack())
+}
+
+/// The file, `paper` or the sample's configuration, then the flags.
+fn table(args: &UaaGanArgs, sample: bool) -> Result<toml::Table> {
     let mut table = match &args.config {
+        Some(name) if name == Path::new(PAPER) => parse(UaaGanConfig::PAPER)?,
         Some(path) => {
             let text = read(path)?;
             let typed = UaaGanConfig::from_toml(&text).map_err(anyhow::Error::from);
@@ -180,12 +219,46 @@ pub fn uaa_gan(args: &UaaGanArgs, sample: bool, quick: bool) -> Result<CheckedCo
             Usage(format!("--set {assignment}: {}", text.lines().last().unwrap_or_default()))
         })?;
     }
-    let mut config = typed(&table)?;
-    if quick {
-        config.training.steps = config.training.steps.min(QUICK_STEPS);
-        config.training.warmup = config.training.warmup.min(config.training.steps);
+    Ok(table)
+}
+
+/// Puts the values of `defaults` under those of `table`.
+fn under(table: &mut toml::Table, defaults: toml::Table) {
+    for (name, section) in defaults {
+        let own = table.entry(name).or_insert_with(|| toml::Table::new().into());
+        if let (Some(own), toml::Value::Table(section)) = (own.as_table_mut(), section) {
+            section.into_iter().for_each(|(key, value)| _ = own.entry(key).or_insert(value));
+        }
     }
-    Ok(config.check()?)
+}
+
+/// Makes the configuration that of guided-gan or of UAA-GAN, which has no guidance.
+fn guide(table: &mut toml::Table, guided: bool, also: bool) -> Result<()> {
+    let section = table.entry("generator").or_insert_with(|| toml::Table::new().into());
+    let Some(section) = section.as_table_mut() else { return Ok(()) };
+    let unguided = section.get("guidance").is_some_and(|value| value.as_str() == Some("none"));
+    if guided {
+        if unguided {
+            let text =
+                "guided-gan with generator.guidance = none; need `feature-maps` or `gradients`, or uaa-gan";
+            return Err(Usage(text.into()).into());
+        }
+        return Ok(());
+    }
+    for key in ["guidance", "refinement_steps"] {
+        // A configuration that was written out has both keys, with UAA-GAN's values.
+        let own = unguided || (key == "refinement_steps" && !section.contains_key("guidance") && also);
+        if section.remove(key).is_some() && !also && !own {
+            return Err(Usage(format!(
+                "`generator.{key}` belongs to guided-gan; uaa-gan sees the image alone: need guided-gan, or leave the key out"
+            ))
+            .into());
+        }
+        if key == "guidance" && unguided {
+            section.remove("refinement_steps");
+        }
+    }
+    Ok(())
 }
 
 /// Keeps evenly spaced queries, as many as a quick run takes.
@@ -197,11 +270,20 @@ pub fn shorten(split: &mut Split) {
     }
 }
 
-/// The attacks by name, each once.
-pub fn attacks(names: &[String]) -> Result<Vec<AttackChoice>> {
+/// The attacks by name, each once; a budget of their own is at most `epsilon`.
+pub fn attacks(names: &[String], epsilon: Epsilon) -> Result<Vec<AttackChoice>> {
     let mut choices = Vec::new();
     for name in names {
         let choice: AttackChoice = name.trim().parse()?;
+        if let AttackChoice::Pgd(PgdConfig { epsilon_255: Some(own), .. }) = choice
+            && own > epsilon
+        {
+            let (own, epsilon) = (own.in_255(), epsilon.in_255());
+            return Err(Usage(format!(
+                "attack `{choice}` has a budget of {own}/255, above that of the audit, {epsilon}/255; raise --epsilon"
+            ))
+            .into());
+        }
         if !choices.contains(&choice) {
             choices.push(choice);
         }
@@ -240,6 +322,8 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use waylay::attack::uaa_gan::Guidance;
+
     use super::*;
 
     #[test]
@@ -253,7 +337,7 @@ mod tests {
                 "generator.blocks=[1,1]".into(),
             ],
         };
-        let config = uaa_gan(&args, false, false).unwrap();
+        let config = generator(&args, AttackChoice::UaaGan, false, false, false).unwrap();
         assert_eq!(config.training.steps, 7);
         assert_eq!(config.loss.mining, waylay::attack::uaa_gan::Mining::Nearest);
         assert_eq!(config.generator.widths, [8, 4]);
@@ -262,6 +346,41 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named() {
         let args = UaaGanArgs { config: None, set: vec!["loss.lamda=1".into()] };
-        assert!(format!("{:#}", uaa_gan(&args, false, false).unwrap_err()).contains("lamda"));
+        let error = generator(&args, AttackChoice::UaaGan, false, false, false).unwrap_err();
+        assert!(format!("{error:#}").contains("lamda"));
+    }
+
+    fn guidance(config: Option<&str>, set: &[&str], attack: AttackChoice, also: bool) -> Result<Guidance> {
+        let set = set.iter().map(|s| (*s).to_owned()).collect();
+        let args = UaaGanArgs { config: config.map(Into::into), set };
+        Ok(generator(&args, attack, also, false, false)?.generator.guidance)
+    }
+
+    #[test]
+    fn guidance_is_for_guided_gan_only() {
+        let (uaa, guided) = (AttackChoice::UaaGan, AttackChoice::GuidedGan);
+        let maps = ["generator.guidance=feature-maps"];
+        assert_eq!(guidance(None, &[], uaa, false).unwrap(), Guidance::None);
+        assert_eq!(guidance(None, &[], guided, false).unwrap(), Guidance::Gradients);
+        assert_eq!(guidance(None, &maps, guided, false).unwrap(), Guidance::FeatureMaps);
+        assert_eq!(guidance(None, &maps, uaa, true).unwrap(), Guidance::None);
+        assert_eq!(guidance(Some("paper"), &[], uaa, false).unwrap(), Guidance::None);
+        let written_out = ["generator.guidance=none", "generator.refinement_steps=2"];
+        assert_eq!(guidance(None, &written_out, uaa, false).unwrap(), Guidance::None);
+        for (config, set, attack, part) in [
+            (None, &maps[..], uaa, "`generator.guidance` belongs to guided-gan"),
+            (
+                None,
+                &["generator.refinement_steps=3"],
+                uaa,
+                "`generator.refinement_steps` belongs to guided-gan",
+            ),
+            (Some("paper"), &maps, uaa, "`generator.guidance` belongs to guided-gan"),
+            (Some("paper"), &[], guided, "--config paper is the paper's generator"),
+            (None, &["generator.guidance=none"], guided, "generator.guidance = none; need `feature-maps`"),
+        ] {
+            let error = guidance(config, set, attack, false).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

@@ -330,6 +330,16 @@ fn what_does_not_go_together_is_said() {
         USAGE,
         &["attack `pgd-0`", "1 to 10,000"],
     );
+    bench.fails(
+        &format!("audit {ON_OWN} --attacks pgd,pgd@12 --out out"),
+        USAGE,
+        &["attack `pgd@12` has a budget of 12/255, above that of the audit, 8/255; raise --epsilon"],
+    );
+    bench.fails(
+        &format!("attack {own} --attack pgd@4 --images data --out out"),
+        USAGE,
+        &["--attack pgd@4: the budget of a single attack is --epsilon; need --epsilon 4"],
+    );
     bench.fails(&format!("attack {own} --attack cw --images data --out out"), USAGE, &["attack `cw`"]);
     bench.fails(
         &format!("attack {own} --images data --out out"),
@@ -375,7 +385,7 @@ fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
             "attack --target {target} --preprocess none --generator g/generator.safetensors --images data {more}"
         )
     };
-    bench.run(&line("model.onnx", "--out own")).success().stdout(contains("UAA-GAN, 2 gradients: 9 images"));
+    bench.run(&line("model.onnx", "--out own")).success().stdout(contains("UAA-GAN, image only: 9 images"));
     bench.fails(
         &line("other.onnx", "--out out"),
         MODEL,
@@ -385,7 +395,7 @@ fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
     bench.fails(
         &line("model.onnx", "--attack pgd --out out"),
         USAGE,
-        &["--generator is for uaa-gan, not for pgd"],
+        &["--generator is for uaa-gan and guided-gan, not for pgd"],
     );
     bench.put("g/cut.safetensors", &fs::read(bench.path("g/generator.safetensors")).unwrap()[..400]);
     let cut = line("model.onnx", "--out out").replace("g/generator", "g/cut");
@@ -395,7 +405,109 @@ fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
     let audit = format!("audit {ON_OWN} --generator g/generator.safetensors --attacks uaa-gan --out out");
     bench.fails(&audit, USAGE, &["trained for --epsilon 4, not 8"]);
     bench.run(&format!("{audit} --epsilon 4")).success();
-    assert!(bench.json("out/report.json")["training"].is_null());
+    let report = bench.json("out/report.json");
+    assert_eq!(report["training"], serde_json::json!([]));
+    let row = &report["attacks"][1];
+    assert_eq!((&row["trained_against"], &row["access"]), (&"target".into(), &"image".into()));
+    assert!(row["train_seconds"].as_f64().is_some(), "from training.jsonl beside the generator");
+    let moved = audit.replace("--target model.onnx", "--target other.onnx").replace("out out", "out moved2");
+    bench.run(&format!("{moved} --epsilon 4 --transfer")).success();
+    let row = &bench.json("moved2/report.json")["attacks"][1];
+    assert_eq!(row["trained_against"], "another-network");
+}
+
+#[test]
+fn uaa_gan_and_guided_gan_are_two_attacks_and_say_what_they_take() {
+    let bench = Bench::new();
+    let guided = "--set generator.refinement_steps=3";
+    let line =
+        format!("audit {ON_OWN} {TINY} {guided} --attacks pgd-3-opposite,uaa-gan,guided-gan --out out");
+    bench.run(&line).success();
+    let report = bench.json("out/report.json");
+    let told: Vec<_> = report["attacks"].as_array().unwrap().iter().skip(1).collect();
+    let of = |key: &str| told.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("name"), ["pgd-3-opposite", "uaa-gan", "guided-gan"]);
+    assert_eq!(of("access"), ["gradients", "image", "gradients"]);
+    assert_eq!(of("target_forwards"), [3, 0, 3]);
+    assert_eq!(of("target_gradients"), [3, 0, 3]);
+    assert_eq!(told[2]["label"], "Guided GAN, 3 gradients");
+    let trained: Vec<_> =
+        report["training"].as_array().unwrap().iter().map(|t| t["attack"].clone()).collect();
+    assert_eq!(trained, ["uaa-gan", "guided-gan"]);
+    for file in ["generator.safetensors", "guided-generator.safetensors", "guided-training.jsonl"] {
+        assert!(bench.path("out").join(file).is_file(), "{file}");
+    }
+    let given = "--generator out/generator.safetensors --generator out/guided-generator.safetensors";
+    bench.run(&format!("audit {ON_OWN} {given} --attacks guided-gan,uaa-gan --out given")).success();
+    let again = bench.json("given/report.json");
+    assert_eq!(again["attacks"][1]["map"], told[2]["map"]);
+    assert_eq!(again["attacks"][2]["map"], told[1]["map"]);
+    let wrong = [
+        (
+            "--attacks pgd",
+            "--generator out/generator.safetensors is of uaa-gan; need uaa-gan among --attacks",
+        ),
+        ("--attacks uaa-gan --generator out/generator.safetensors", "need one --generator of each attack"),
+    ];
+    for (more, said) in wrong {
+        let line = format!("audit {ON_OWN} --generator out/generator.safetensors {more} --out no");
+        bench.fails(&line, USAGE, &[said]);
+    }
+}
+
+#[test]
+fn guidance_is_for_guided_gan_and_needs_a_target_that_offers_it() {
+    let bench = Bench::new();
+    let train = "train --target model.onnx --preprocess none --train data --out g";
+    for (line, said) in [
+        (format!("{train} --set generator.guidance=gradients"), "`generator.guidance` belongs to guided-gan"),
+        (format!("{train} --config paper --set generator.refinement_steps=2"), "belongs to guided-gan"),
+        (format!("{train} --config paper --attack guided-gan"), "--config paper is the paper's generator"),
+        (format!("{train} --attack pgd"), "--attack pgd has nothing to train; need uaa-gan or guided-gan"),
+    ] {
+        bench.fails(&line, USAGE, &[said]);
+    }
+    // One linear layer over all pixels: no feature map.
+    let flat = Layer::Conv {
+        shape: [4, 1, SIDE, SIDE],
+        weight: (0..4 * SIDE * SIDE).map(|i| ((i * 7919) % 101) as f32 / 101.0 - 0.5).collect(),
+        bias: vec![0.0; 4],
+        stride: 1,
+        padding: 0,
+    };
+    bench.put("flat.onnx", &write([1, SIDE, SIDE], &[flat, Layer::Flatten]));
+    let line = format!("{train} {TINY} --attack guided-gan --set generator.guidance=feature-maps");
+    let said = ["target `flat.onnx` has no feature maps to guide the generator by"];
+    let run = bench.run(&line.replace("model.onnx", "flat.onnx")).failure();
+    let text = String::from_utf8(run.get_output().stderr.clone()).unwrap();
+    assert!(text.contains(said[0]), "{text}");
+}
+
+#[test]
+fn a_generator_of_an_earlier_version_is_refused_with_what_to_do() {
+    let bench = Bench::new();
+    let facts = std::collections::HashMap::from([("waylay.generator/1".to_owned(), "{}".to_owned())]);
+    let none = Vec::<(String, safetensors::tensor::TensorView<'_>)>::new();
+    bench.put("old.safetensors", &safetensors::serialize(none, Some(facts)).unwrap());
+    bench.fails(
+        "attack --target model.onnx --preprocess none --generator old.safetensors --images data --out out",
+        MODEL,
+        &["generator `old.safetensors`: written by an earlier version; train it again with `waylay train`"],
+    );
+}
+
+#[test]
+fn every_configuration_is_printed_as_the_program_reads_it() {
+    let bench = Bench::new();
+    for name in ["paper", "default", "sample", "guided-gan"] {
+        let printed = bench.run(&format!("config {name}")).success().get_output().stdout.clone();
+        bench.put("printed.toml", &printed);
+        let attack = if name == "guided-gan" { "guided-gan" } else { "uaa-gan" };
+        let line = "train --target model.onnx --preprocess none --train data --force --out g";
+        bench.run(&format!("{line} --attack {attack} --config printed.toml {TINY}")).success();
+    }
+    let paper = String::from_utf8(bench.run("config paper").success().get_output().stdout.clone()).unwrap();
+    assert!(paper.contains("lambda_gan = 1.0") && paper.contains("optimiser = \"adam\""), "{paper}");
 }
 
 #[test]
@@ -455,7 +567,7 @@ fn assert_audit(bench: &Bench, attacks: &[&str], queries: usize, epsilon: f64) -
         assert!(fs::metadata(bench.path("out").join(file)).unwrap().len() > 100, "{file}");
     }
     let report = bench.json("out/report.json");
-    assert_eq!(report["schema"], "waylay.audit/1");
+    assert_eq!(report["schema"], "waylay.audit/2");
     assert_eq!(report["budget"]["epsilon_255"], epsilon);
     assert_fractions(&report["clean"]);
     let rows = report["attacks"].as_array().unwrap();
@@ -489,7 +601,7 @@ fn an_audit_of_own_images_writes_a_report_that_adds_up() {
     let line = format!("audit {ON_OWN} {TINY} --attacks noise,fgsm,pgd,uaa-gan --epsilon 6 --out out");
     bench.run(&line).success().stdout(contains("report: out/index.html"));
     let report = assert_audit(&bench, &["none", "noise", "fgsm", "pgd", "uaa-gan"], 4, 6.0);
-    assert_eq!(report["training"]["log"].as_array().unwrap().len(), 1);
+    assert_eq!(report["training"][0]["log"].as_array().unwrap().len(), 1);
     assert_eq!(
         (&report["data"]["train"]["images"], &report["data"]["gallery"]["images"]),
         (&3.into(), &5.into())

@@ -3,7 +3,7 @@
 //! `peers CASE THREADS RUNS [MODEL]` prints one line of JSON: `ms`, the median over the runs after one that is not
 //! counted, and the `least` and the `most`. Cases: `gan_N_S` (GAN step around a frozen ResNet-18: N channels, images of
 //! S pixels), `uaa` (UAA-GAN step against MODEL), `craft_S` (the same generator's forward pass, per image),
-//! `conditioned` (that of the feature-conditioned generator and of MODEL, per image), `forward_N` and `gradient_N` (MODEL
+//! `conditioned` (that of the generator guided by feature maps and of MODEL, per image), `forward_N` and `gradient_N` (MODEL
 //! on N images), `search`, `reid`, `trained`.
 
 #![allow(clippy::print_stdout)]
@@ -15,7 +15,7 @@ use std::time::Instant;
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, GeneratorKind};
+use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, Guidance};
 use waylay::attack::{Epsilon, Scene};
 use waylay::run::Seed;
 use waylay::target::onnx::{OnnxTarget, OpenOptions};
@@ -254,10 +254,10 @@ fn craft(side: usize, runs: usize) -> Outcome<[f64; 3]> {
     Ok(times.map(|ms| ms / 8.0))
 }
 
-/// The feature-conditioned generator's forward pass with that of `target`, per image.
+/// The generator guided by feature maps's forward pass with that of `target`, per image.
 fn craft_conditioned(target: &OnnxTarget, runs: usize) -> Outcome<[f64; 3]> {
     let (device, mut random) = (Device::flex(), Seed(0).stream("peers"));
-    let config = GeneratorConfig { kind: GeneratorKind::FeatureConditioned, ..GeneratorConfig::default() };
+    let config = GeneratorConfig { guidance: Guidance::FeatureMaps, ..GeneratorConfig::default() };
     let generator = Conditioned::new(&config, target, &mut random, &device);
     let generator = generator.ok_or("the model has no feature maps")?;
     let [c, h, w] = target.input();

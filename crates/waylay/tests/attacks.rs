@@ -4,14 +4,18 @@
 
 mod small_target;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
-use waylay::attack::uaa_gan::{Generator, GeneratorConfig, GeneratorKind, UaaGan, UaaGanConfig, train};
-use waylay::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Scene, craft, feature_distance};
+use waylay::attack::uaa_gan::{Generator, GeneratorAttack, GeneratorConfig, Guidance, UaaGanConfig, train};
+use waylay::attack::{
+    Access, Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft, feature_distance,
+};
 use waylay::image::ImageBatch;
 use waylay::run::{Device, Seed, Silent};
-use waylay::target::onnx::OnnxTarget;
-use waylay::target::{Metric, Target};
+use waylay::target::onnx::{OnnxError, OnnxTarget};
+use waylay::target::{Embeddings, Features, Metric, Tap, Target};
 
 use small_target::{images, target};
 
@@ -27,33 +31,33 @@ struct Entry {
 
 fn named(name: &str) -> Entry {
     let choice: AttackChoice = name.parse().unwrap();
-    Entry { attack: choice.build().unwrap(), random: true }
+    Entry { attack: choice.build().unwrap(), random: !name.contains("opposite") }
 }
 
-const KINDS: [GeneratorKind; 3] =
-    [GeneratorKind::GradientConditioned, GeneratorKind::FeatureConditioned, GeneratorKind::ImageOnly];
+const KINDS: [Guidance; 3] = [Guidance::Gradients, Guidance::FeatureMaps, Guidance::None];
 
-fn config(kind: GeneratorKind) -> UaaGanConfig {
+fn config(guidance: Guidance) -> UaaGanConfig {
     let mut config = UaaGanConfig::default();
-    config.generator = GeneratorConfig { kind, widths: vec![8, 8], blocks: vec![1, 1], ..config.generator };
+    config.generator =
+        GeneratorConfig { guidance, widths: vec![8, 8], blocks: vec![1, 1], ..config.generator };
     config.discriminator.width = 4;
     config.training.steps = 3;
     config.training.batch = 4;
     config
 }
 
-fn untrained(target: &OnnxTarget, kind: GeneratorKind) -> Entry {
-    let config = config(kind);
+fn untrained(target: &OnnxTarget, guidance: Guidance) -> Entry {
+    let config = config(guidance);
     let mut random = Seed(1).stream("untrained");
     let generator = Generator::new(&config.generator, target, &mut random, &Device::flex()).unwrap();
-    Entry { attack: Box::new(UaaGan { generator, config }), random: false }
+    Entry { attack: Box::new(GeneratorAttack { generator, config }), random: false }
 }
 
-fn trained(target: &OnnxTarget, kind: GeneratorKind) -> Entry {
-    let config = config(kind);
+fn trained(target: &OnnxTarget, guidance: Guidance) -> Entry {
+    let config = config(guidance);
     let checked = config.clone().check().unwrap();
     let generator = train(&checked, &images(8, INPUT), &scene(target, 8.0, 1), &Silent).unwrap().generator;
-    Entry { attack: Box::new(UaaGan { generator, config }), random: false }
+    Entry { attack: Box::new(GeneratorAttack { generator, config }), random: false }
 }
 
 /// Proposes what `change` makes of a clean pixel.
@@ -71,6 +75,10 @@ impl Attack for Hostile {
         self.name.into()
     }
 
+    fn knowledge(&self) -> Knowledge {
+        Knowledge::IMAGE
+    }
+
     fn config(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -85,10 +93,14 @@ impl Attack for Hostile {
 
 /// Every attack, and finite ones that ignore the budget and the range.
 fn table(target: &OnnxTarget) -> Vec<Entry> {
-    let mut table: Vec<Entry> = ["noise", "fgsm", "pgd", "pgd-40"].into_iter().map(named).collect();
-    for kind in KINDS {
-        table.push(untrained(target, kind));
-        table.push(trained(target, kind));
+    let mut table: Vec<Entry> =
+        ["noise", "fgsm", "pgd", "pgd-40", "pgd-1-opposite", "pgd-5-opposite", "pgd@3"]
+            .into_iter()
+            .map(named)
+            .collect();
+    for guidance in KINDS {
+        table.push(untrained(target, guidance));
+        table.push(trained(target, guidance));
     }
     let hostile: [Hostile; 3] = [
         Hostile { name: "returns 5", change: |_, _, _| 5.0 },
@@ -180,6 +192,7 @@ fn what_a_query_becomes_does_not_depend_on_its_batch() {
     let per_image = INPUT.iter().product::<usize>();
     for entry in table(&target) {
         let scene = scene(&target, 8.0, 1);
+        let scene = Scene { epsilon: scene.budget(entry.attack.as_ref()), ..scene };
         let together = run(entry.attack.as_ref(), &clean, &scene);
         for i in [3, 9] {
             let alone = entry.attack.propose(&clean.select(&[i]), i, &scene).unwrap();
@@ -192,6 +205,80 @@ fn what_a_query_becomes_does_not_depend_on_its_batch() {
             let share = same.count() as f64 / per_image as f64;
             assert!(share > 0.98, "{}, image {i}: {share}", entry.attack.name());
         }
+    }
+}
+
+/// A target that counts the images that pass through it, and those of them whose gradient is asked for.
+struct Counting {
+    target: OnnxTarget,
+    forwards: AtomicUsize,
+    gradients: AtomicUsize,
+}
+
+impl Counting {
+    fn count(&self, pixels: &Tensor<4>) {
+        let images = pixels.dims()[0];
+        self.forwards.fetch_add(images, Relaxed);
+        self.gradients.fetch_add(if pixels.is_autodiff() { images } else { 0 }, Relaxed);
+    }
+}
+
+impl Target for Counting {
+    fn name(&self) -> &str {
+        self.target.name()
+    }
+
+    fn fingerprint(&self) -> &str {
+        self.target.fingerprint()
+    }
+
+    fn input(&self) -> [usize; 3] {
+        self.target.input()
+    }
+
+    fn dim(&self) -> usize {
+        self.target.dim()
+    }
+
+    fn taps(&self) -> &[Tap] {
+        self.target.taps()
+    }
+
+    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, OnnxError> {
+        self.count(&pixels);
+        self.target.embedding(pixels)
+    }
+
+    fn forward(&self, pixels: Tensor<4>) -> Result<Features, OnnxError> {
+        self.count(&pixels);
+        self.target.forward(pixels)
+    }
+
+    fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, OnnxError> {
+        self.target.embed(images, device)
+    }
+}
+
+#[test]
+fn every_attack_takes_the_passes_of_the_target_that_it_states() {
+    let clean = images(COUNT, INPUT);
+    for entry in table(&target(INPUT, 1)) {
+        let (forwards, gradients) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counting = Counting { target: target(INPUT, 1), forwards, gradients };
+        let epsilon = Epsilon::from_255(8.0).unwrap();
+        let (metric, device) = (Metric::Cosine, Device::flex());
+        let scene = Scene { target: &counting, metric, epsilon, seed: Seed(1), device };
+        run(entry.attack.as_ref(), &clean, &scene);
+        let Knowledge { access, target_forwards, target_gradients } = entry.attack.knowledge();
+        let name = entry.attack.name();
+        assert_eq!(counting.forwards.load(Relaxed), COUNT * target_forwards, "{name}");
+        assert_eq!(counting.gradients.load(Relaxed), COUNT * target_gradients, "{name}");
+        let expected = match (target_forwards, target_gradients) {
+            (0, 0) => Access::Image,
+            (_, 0) => Access::FeatureMaps,
+            _ => Access::Gradients,
+        };
+        assert_eq!(access, expected, "{name}");
     }
 }
 
@@ -223,6 +310,10 @@ impl Attack for Misshapen {
 
     fn label(&self) -> String {
         "misshapen".into()
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        Knowledge::IMAGE
     }
 
     fn config(&self) -> serde_json::Value {

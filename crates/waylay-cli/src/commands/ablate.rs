@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
-use waylay::attack::uaa_gan::{self, CheckedConfig, UaaGan};
+use waylay::attack::uaa_gan::{self, CheckedConfig, GeneratorAttack};
 use waylay::attack::{Scene, craft};
 use waylay::audit::System;
 use waylay::dataset;
@@ -55,29 +55,42 @@ const VARIANTS: &[Variant] = &[
         width: 1.0,
     },
     Variant { name: "gan-weight-1", changes: &["loss.lambda_gan=1.0"], images: 1.0, width: 1.0 },
-    Variant { name: "gan-weight-10", changes: &["loss.lambda_gan=10.0"], images: 1.0, width: 1.0 },
+    Variant { name: "gan-weight-5", changes: &["loss.lambda_gan=5.0"], images: 1.0, width: 1.0 },
+    Variant { name: "no-features", changes: &["loss.lambda_f=0.0"], images: 1.0, width: 1.0 },
+    Variant { name: "features-only", changes: &["loss.lambda_m=0.0"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-m-10", changes: &["loss.lambda_m=10.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-0", changes: &["loss.lambda_r=0.0"], images: 1.0, width: 1.0 },
-    Variant { name: "lambda-r-0.05", changes: &["loss.lambda_r=0.05"], images: 1.0, width: 1.0 },
-    Variant { name: "lambda-r-0.5", changes: &["loss.lambda_r=0.5"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-2", changes: &["loss.lambda_r=2.0"], images: 1.0, width: 1.0 },
+    Variant { name: "lambda-r-10", changes: &["loss.lambda_r=10.0"], images: 1.0, width: 1.0 },
+    Variant { name: "ramp-none", changes: &["loss.ramp_r=0.0"], images: 1.0, width: 1.0 },
+    Variant { name: "patch-4", changes: &["generator.patch=4"], images: 1.0, width: 1.0 },
     Variant { name: "images-half", changes: &[], images: 0.5, width: 1.0 },
     Variant { name: "images-quarter", changes: &[], images: 0.25, width: 1.0 },
     Variant { name: "images-tenth", changes: &[], images: 0.1, width: 1.0 },
-    Variant { name: "image-only", changes: &["generator.kind=image-only"], images: 1.0, width: 1.0 },
     Variant {
-        name: "feature-conditioned",
-        changes: &["generator.kind=feature-conditioned"],
+        name: "guided-feature-maps",
+        changes: &["generator.guidance=feature-maps"],
         images: 1.0,
         width: 1.0,
     },
     Variant {
-        name: "gradient-conditioned",
-        changes: &["generator.kind=gradient-conditioned"],
+        name: "guided-1-gradient",
+        changes: &["generator.guidance=gradients", "generator.refinement_steps=1"],
         images: 1.0,
         width: 1.0,
     },
-    Variant { name: "looks-1", changes: &["generator.looks=1"], images: 1.0, width: 1.0 },
-    Variant { name: "looks-3", changes: &["generator.looks=3"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "guided-2-gradients",
+        changes: &["generator.guidance=gradients", "generator.refinement_steps=2"],
+        images: 1.0,
+        width: 1.0,
+    },
+    Variant {
+        name: "guided-3-gradients",
+        changes: &["generator.guidance=gradients", "generator.refinement_steps=3"],
+        images: 1.0,
+        width: 1.0,
+    },
     Variant { name: "adam", changes: &["training.optimiser=adam"], images: 1.0, width: 1.0 },
     Variant { name: "constant-rate", changes: &["training.schedule=constant"], images: 1.0, width: 1.0 },
     Variant {
@@ -138,8 +151,12 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
             return Err(Usage(format!("variant `{name}`; need {}", known.join(", "))).into());
         }
     }
-    let chosen =
-        VARIANTS.iter().filter(|v| args.only.is_empty() || args.only.iter().any(|only| only == v.name));
+    let paper = args.uaa_gan.config.as_deref() == Some(std::path::Path::new(plan::PAPER));
+    let chosen = VARIANTS.iter().filter(|v| match args.only.is_empty() {
+        // The paper's generator has no guidance.
+        true => !(paper && v.name.starts_with("guided-")),
+        false => args.only.iter().any(|only| only == v.name),
+    });
     let plans = chosen.map(|v| Ok((v, configure(v, &args)?))).collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.out {
         plan::output_file(path, "md")?;
@@ -165,7 +182,7 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
             let bar = Bar::default();
             let trained = uaa_gan::train(&config, &images, &scene, &bar)?;
             let (parameters, seconds) = (trained.generator.parameters(), trained.seconds);
-            let attack = UaaGan { generator: trained.generator, config: (*config).clone() };
+            let attack = GeneratorAttack { generator: trained.generator, config: (*config).clone() };
             let crafted = craft(&attack, &queries, &scene, &bar)?;
             let scores = system.search(&crafted.images)?.0.scores;
             let quality = quality::measure(&queries, &crafted.images)?;
@@ -218,7 +235,9 @@ fn configure(variant: &Variant, args: &AblateArgs) -> Result<CheckedConfig> {
     let mut set = args.uaa_gan.set.clone();
     set.extend(variant.changes.iter().map(|change| (*change).to_owned()));
     let wish = UaaGanArgs { config: args.uaa_gan.config.clone(), set };
-    let mut config = (*plan::uaa_gan(&wish, args.target.target.is_none(), false)?).clone();
+    let sample = args.target.target.is_none();
+    let attack = plan::configured_attack(&wish, sample)?;
+    let mut config = (*plan::generator(&wish, attack, false, sample, false)?).clone();
     for width in &mut config.generator.widths {
         *width = ((*width as f64 * variant.width) as usize).max(4);
     }

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use serde_json::json;
-use waylay::attack::uaa_gan::UaaGan;
-use waylay::attack::{Attack, AttackChoice, Epsilon, Scene, craft};
+use waylay::attack::uaa_gan::GeneratorAttack;
+use waylay::attack::{Attack, AttackChoice, Epsilon, PgdConfig, Scene, craft};
 use waylay::dataset;
 use waylay::image::write_png;
 use waylay::quality;
@@ -19,27 +19,46 @@ use crate::plan;
 
 pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
-    let choice = match &args.attack {
-        Some(name) => name.parse()?,
-        None if args.generator.is_some() => AttackChoice::UaaGan,
-        None => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
-    };
+    let choice = args.attack.as_deref().map(str::parse::<AttackChoice>).transpose()?;
+    if let Some(AttackChoice::Pgd(PgdConfig { epsilon_255: Some(own), .. })) = choice {
+        let name = args.attack.as_deref().unwrap_or_default();
+        return Err(Usage(format!(
+            "--attack {name}: the budget of a single attack is --epsilon; need --epsilon {} instead of `@`",
+            own.in_255()
+        ))
+        .into());
+    }
+    if choice.is_none() && args.generator.is_none() {
+        return Err(Usage("need --attack NAME or --generator FILE".into()).into());
+    }
     let target = plan::target(&args.target)?;
     let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
-    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (choice.build(), &args.generator) {
-        (Some(_), Some(_)) => {
-            return Err(Usage(format!("--generator is for uaa-gan, not for {choice}")).into());
+    let built = choice.and_then(AttackChoice::build);
+    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (built, &args.generator) {
+        (Some(attack), Some(_)) => {
+            return Err(Usage(format!(
+                "--generator is for uaa-gan and guided-gan, not for {}",
+                attack.name()
+            ))
+            .into());
         }
         (Some(attack), None) => (attack, asked.map_or_else(|| Epsilon::from_255(8.0), Ok)?, metric),
         (None, None) => {
-            return Err(Usage("uaa-gan needs --generator FILE; `waylay train` makes one".into()).into());
+            let name = choice.map_or_else(String::new, |choice| choice.to_string());
+            return Err(Usage(format!("{name} needs --generator FILE; `waylay train` makes one")).into());
         }
         (None, Some(path)) => {
             let (facts, generator) = load_generator(path, &target, args.transfer)?;
+            if let Some(other) = choice.filter(|choice| *choice != facts.config.attack()) {
+                let own = facts.config.attack();
+                return Err(
+                    Usage(format!("--attack {other} with a generator of {own}; leave --attack out")).into()
+                );
+            }
             let own = (facts.epsilon_255, facts.metric);
             // --metric has a default: only a budget can contradict.
             facts.fits(asked.unwrap_or(own.0), own.1).map_err(|e| Usage(e.to_string()))?;
-            (Box::new(UaaGan { generator, config: facts.config }), own.0, own.1)
+            (Box::new(GeneratorAttack { generator, config: facts.config }), own.0, own.1)
         }
     };
     let items = dataset::read_unlabelled(&args.images)?;
@@ -66,6 +85,7 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     let quality = quality::measure(&clean, &crafted.images)?;
     let summary = json!({
         "attack": attack.name(),
+        "knowledge": attack.knowledge(),
         "epsilon_255": epsilon.in_255(),
         "images": clean.count(),
         "ms_per_image": 1e3 * crafted.seconds / clean.count() as f64,

@@ -1,13 +1,13 @@
 //! `waylay audit`.
 
 use anyhow::Result;
-use waylay::attack::AttackChoice;
 use waylay::attack::uaa_gan::{Generator, GeneratorFile, GeneratorFileError};
-use waylay::audit::{AuditPlan, audit};
+use waylay::attack::{AttackChoice, Epsilon};
+use waylay::audit::{AuditPlan, GeneratorSource, audit, generator_files};
 use waylay::report;
 use waylay::run::{OutputDir, Seed};
-use waylay::target::Target;
 use waylay::target::onnx::OnnxTarget;
+use waylay::target::{Metric, Target};
 
 use super::{announce, print};
 use crate::bar::Bar;
@@ -17,35 +17,13 @@ use crate::plan;
 
 pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
-    let attacks = plan::attacks(&args.attacks)?;
-    let sample = args.target.target.is_none();
-    let uaa_gan = plan::uaa_gan(&args.uaa_gan, sample, args.quick)?;
+    let attacks = plan::attacks(&args.attacks, epsilon)?;
     let target = plan::target(&args.target)?;
     let mut split = plan::split(&args.data, &args.target)?;
     if args.quick {
         plan::shorten(&mut split);
     }
-    let generator =
-        args.generator.as_deref().map(|path| load_generator(path, &target, args.transfer)).transpose()?;
-    if generator.is_some() && (args.uaa_gan.config.is_some() || !args.uaa_gan.set.is_empty()) {
-        return Err(
-            Usage("--config and --set are for training; --generator is trained already".into()).into()
-        );
-    }
-    if generator.is_some() && !attacks.contains(&AttackChoice::UaaGan) {
-        return Err(Usage("--generator needs uaa-gan among --attacks".into()).into());
-    }
-    if attacks.contains(&AttackChoice::UaaGan) {
-        match &generator {
-            None if split.train.is_empty() => {
-                let need = "uaa-gan needs images to train on: --train DIR, or a trained --generator FILE, or --attacks \
-                            without uaa-gan";
-                return Err(Usage(need.into()).into());
-            }
-            None => {}
-            Some((facts, _)) => facts.fits(epsilon, metric).map_err(|e| Usage(e.to_string()))?,
-        }
-    }
+    let generators = generators(&args, &attacks, &target, split.train.is_empty(), epsilon, metric)?;
     let verified = plan::verified(&args.target, &target)?;
     let out = OutputDir::create(&args.out, args.force)?;
     announce(&target, Some(epsilon));
@@ -77,8 +55,7 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
             metric,
             epsilon,
             attacks,
-            uaa_gan,
-            generator,
+            generators,
             seed: Seed(args.scene.seed),
             threads,
             quick: args.quick,
@@ -98,6 +75,68 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
             out.path().join("index.html").display()
         )
     })
+}
+
+/// The generators of the attacks that need one: given, or to be trained.
+fn generators(
+    args: &AuditArgs,
+    attacks: &[AttackChoice],
+    target: &OnnxTarget,
+    no_images: bool,
+    epsilon: Epsilon,
+    metric: Metric,
+) -> Result<Vec<GeneratorSource>> {
+    let trainable = [AttackChoice::UaaGan, AttackChoice::GuidedGan];
+    let wanted: Vec<AttackChoice> = trainable.into_iter().filter(|a| attacks.contains(a)).collect();
+    let mut sources: Vec<GeneratorSource> = Vec::new();
+    for path in &args.generator {
+        let (facts, generator) = load_generator(path, target, args.transfer)?;
+        facts.fits(epsilon, metric).map_err(|e| Usage(e.to_string()))?;
+        let attack = facts.config.attack();
+        if !wanted.contains(&attack) {
+            return Err(Usage(format!(
+                "--generator {} is of {attack}; need {attack} among --attacks",
+                path.display()
+            ))
+            .into());
+        }
+        if sources.iter().any(|source| source.attack() == attack) {
+            return Err(
+                Usage(format!("two generators of {attack}; need one --generator of each attack")).into()
+            );
+        }
+        let train_seconds = train_seconds(&path.with_file_name(generator_files(attack)[2]));
+        let (facts, generator) = (Box::new(facts), Box::new(generator));
+        sources.push(GeneratorSource::Given { facts, generator, train_seconds });
+    }
+    let configured = args.uaa_gan.config.is_some() || !args.uaa_gan.set.is_empty();
+    let untrained: Vec<AttackChoice> =
+        wanted.iter().copied().filter(|a| !sources.iter().any(|source| source.attack() == *a)).collect();
+    if configured && !args.generator.is_empty() && untrained.is_empty() {
+        return Err(
+            Usage("--config and --set are for training; --generator is trained already".into()).into()
+        );
+    }
+    if !untrained.is_empty() && no_images {
+        return Err(Usage(format!(
+            "{} needs images to train on: --train DIR, or a trained --generator FILE, or --attacks without it",
+            untrained[0]
+        ))
+        .into());
+    }
+    for attack in &untrained {
+        let (also, sample) = (untrained.len() > 1, args.target.target.is_none());
+        let config = plan::generator(&args.uaa_gan, *attack, also, sample, args.quick)?;
+        sources.push(GeneratorSource::Train(Box::new(config)));
+    }
+    Ok(sources)
+}
+
+/// The time in the last line of a training log; `None` where there is no such log.
+fn train_seconds(log: &std::path::Path) -> Option<f64> {
+    let text = std::fs::read_to_string(log).ok()?;
+    let last: serde_json::Value = serde_json::from_str(text.lines().last()?).ok()?;
+    last.get("seconds")?.as_f64()
 }
 
 /// A generator file for `target`, without automatic differentiation.

@@ -32,7 +32,7 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
         let found = time(&target, batch, args.runs)?;
         return print(json, &found, || {
             format!(
-                "{batch} images at once: {:.2} ms per image forward, {:.2} ms with the gradient in the pixels",
+                "{batch} images at once: {:.2} ms per image forward, {:.2} ms with the gradient with respect to the pixels",
                 found.forward_ms, found.gradient_ms
             )
         });

@@ -3,6 +3,7 @@
 pub mod ablate;
 pub mod attack;
 pub mod audit;
+pub mod config;
 pub mod embed;
 pub mod evaluate;
 pub mod fetch;

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use serde_json::json;
-use waylay::attack::Scene;
 use waylay::attack::uaa_gan;
-use waylay::audit::write_generator;
+use waylay::attack::{AttackChoice, Scene};
+use waylay::audit::{generator_files, write_generator};
 use waylay::dataset;
 use waylay::run::{OutputDir, Seed};
 use waylay::target::Target;
@@ -17,7 +17,15 @@ use crate::plan;
 
 pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
-    let config = plan::uaa_gan(&args.uaa_gan, args.target.target.is_none(), false)?;
+    let attack = match args.attack.parse()? {
+        attack @ (AttackChoice::UaaGan | AttackChoice::GuidedGan) => attack,
+        other => {
+            return Err(
+                Usage(format!("--attack {other} has nothing to train; need uaa-gan or guided-gan")).into()
+            );
+        }
+    };
+    let config = plan::generator(&args.uaa_gan, attack, false, args.target.target.is_none(), false)?;
     let target = plan::target(&args.target)?.without_kept_filters();
     let items = match (&args.train, &args.target.target) {
         (Some(folder), Some(_)) => dataset::read_unlabelled(folder)?,
@@ -28,7 +36,8 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
         (Some(_), None) => return Err(Usage("images of your own need a model: --target FILE".into()).into()),
     };
     let out = OutputDir::create(&args.out, true)?;
-    let existing = args.out.join("generator.safetensors");
+    let [weights, ..] = generator_files(attack);
+    let existing = args.out.join(weights);
     if existing.exists() && !args.force {
         return Err(Usage(format!("`{}` exists; need --force to overwrite it", existing.display())).into());
     }
@@ -41,11 +50,13 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let last = trained.log.last().cloned().unwrap_or_default();
     let summary = json!({
         "generator": existing,
+        "attack": attack.to_string(),
         "target": target.name(),
         "epsilon_255": epsilon.in_255(),
         "images": images.count(),
         "steps": trained.log.len(),
         "seconds": trained.seconds,
+        "warnings": trained.warnings,
         "last": last,
     });
     print(json, &summary, || {

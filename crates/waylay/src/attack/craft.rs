@@ -33,6 +33,7 @@ pub fn craft(
     if clean.size() != expected {
         return Err(AttackError::Size { expected, found: clean.size() });
     }
+    let scene = &Scene { epsilon: scene.budget(attack), device: scene.device.clone(), ..*scene };
     progress.begin(&attack.label(), clean.count());
     let start = Instant::now();
     let mut parts = Vec::new();

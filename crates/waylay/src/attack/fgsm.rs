@@ -5,7 +5,7 @@
 use burn::tensor::Tensor;
 
 use super::pgd::{ascend, uniform_start};
-use super::{Attack, AttackError, Scene};
+use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 /// One step of length ε along the gradient's sign from a uniformly random start.
@@ -18,7 +18,11 @@ impl Attack for Fgsm {
     }
 
     fn label(&self) -> String {
-        "FGSM, 1 step".into()
+        format!("FGSM, {}", self.knowledge())
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        Knowledge::gradients(1, 2)
     }
 
     fn config(&self) -> serde_json::Value {

@@ -1,4 +1,4 @@
-//! Where the embedding moves away fastest: gradients in the pixels.
+//! Gradients of distances between embeddings with respect to the pixels.
 
 use burn::tensor::Tensor;
 
@@ -6,7 +6,7 @@ use super::{Scene, feature_distance};
 use crate::target::Features;
 use crate::target::onnx::OnnxError;
 
-/// The gradient of d(f_x, f(pixels)) in `pixels` `[N, C, H, W]`, of the same shape; `f_x` is `[N, dim]`. Nothing is tracked.
+/// The gradient of d(f_x, f(pixels)) with respect to `pixels` `[N, C, H, W]`, of the same shape; `f_x` is `[N, dim]`. Nothing is tracked.
 /// The gradient is 0 where the target does not depend on its input.
 pub fn distance_gradient(
     f_x: &Tensor<2>,
@@ -19,33 +19,47 @@ pub fn distance_gradient(
     Ok(slope(leaf, distance))
 }
 
+/// What the target computes of some pixels, and a gradient with respect to them.
+pub type FeaturesAndGradient = (Features, Tensor<4>);
+
 /// As [`distance_gradient`], with what the target computes of `pixels` before it.
-pub fn distance_look(
+pub fn distance_step(
     f_x: &Tensor<2>,
     pixels: Tensor<4>,
     scene: &Scene<'_>,
-) -> Result<(Features, Tensor<4>), OnnxError> {
-    look(pixels, scene, |embedding| {
+) -> Result<FeaturesAndGradient, OnnxError> {
+    step(pixels, scene, |embedding| {
         feature_distance(scene.metric, Tensor::from_inner(f_x.clone()), embedding)
     })
 }
 
 /// What the target computes of `pixels` `[N, C, H, W]`, and the gradient of −f(pixels)·f_x for f_x = f(pixels), held fixed:
-/// where the embedding is drawn to its own opposite. Unlike the gradient of the distance it is not 0 there.
+/// towards the opposite of the embedding. Unlike the gradient of the distance it is not 0 there.
 /// Source: Zheng et al., arXiv:1809.02681, the direction of their opposite-direction feature attack.
-pub fn opposite_look(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<(Features, Tensor<4>), OnnxError> {
-    look(pixels, scene, |embedding| {
-        let fixed = embedding.clone().detach();
-        -(embedding * fixed).sum_dim(1).squeeze_dim::<1>(1)
-    })
+pub fn opposite_step(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<FeaturesAndGradient, OnnxError> {
+    step(pixels, scene, opposite)
 }
 
-/// What the target computes of `pixels`, and the gradient in them of what `measure` makes of each embedding.
-fn look(
+/// As [`opposite_step`], with the embedding `[N, dim]` instead of all features.
+pub fn opposite_gradient(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<(Tensor<2>, Tensor<4>), OnnxError> {
+    let leaf = leaf(pixels, scene);
+    let embedding = scene.target.embedding(leaf.clone())?;
+    let gradient = slope(leaf, opposite(embedding.clone()));
+    Ok((embedding.inner(), gradient))
+}
+
+/// −f·f_x for f_x = f, held fixed; `[N]`.
+fn opposite(embedding: Tensor<2>) -> Tensor<1> {
+    let fixed = embedding.clone().detach();
+    -(embedding * fixed).sum_dim(1).squeeze_dim::<1>(1)
+}
+
+/// What the target computes of `pixels`, and the gradient with respect to them of what `measure` makes of each embedding.
+fn step(
     pixels: Tensor<4>,
     scene: &Scene<'_>,
     measure: impl FnOnce(Tensor<2>) -> Tensor<1>,
-) -> Result<(Features, Tensor<4>), OnnxError> {
+) -> Result<FeaturesAndGradient, OnnxError> {
     let leaf = leaf(pixels, scene);
     let Features { embedding, taps } = scene.target.forward(leaf.clone())?;
     let gradient = slope(leaf, measure(embedding.clone()));
@@ -54,12 +68,12 @@ fn look(
     Ok((features, gradient))
 }
 
-/// `pixels` as something to differentiate in.
+/// `pixels` as a leaf of automatic differentiation.
 fn leaf(pixels: Tensor<4>, scene: &Scene<'_>) -> Tensor<4> {
     Tensor::<4>::from_data(pixels.into_data(), &scene.device.clone().autodiff()).require_grad()
 }
 
-/// The gradient of the sum of `values` in `leaf`.
+/// The gradient of the sum of `values` with respect to `leaf`.
 fn slope(leaf: Tensor<4>, values: Tensor<1>) -> Tensor<4> {
     let gradient = leaf.grad(&values.sum().backward());
     gradient.unwrap_or_else(|| leaf.inner().zeros_like())

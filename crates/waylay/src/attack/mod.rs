@@ -6,6 +6,7 @@ mod craft;
 mod distance;
 mod fgsm;
 mod gradient;
+mod knowledge;
 mod noise;
 mod pgd;
 pub mod uaa_gan;
@@ -23,9 +24,10 @@ pub use choice::{AttackChoice, AttackChoiceError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
 pub use fgsm::Fgsm;
-pub use gradient::{distance_gradient, distance_look, opposite_look};
+pub use gradient::{FeaturesAndGradient, distance_gradient, distance_step, opposite_gradient, opposite_step};
+pub use knowledge::{Access, Knowledge};
 pub use noise::Noise;
-pub use pgd::{Pgd, PgdConfig, PgdConfigError};
+pub use pgd::{Pgd, PgdConfig, PgdConfigError, Start};
 
 /// What an attack may know: the system under attack and the budget. There are no labels in it.
 pub struct Scene<'a> {
@@ -39,6 +41,13 @@ pub struct Scene<'a> {
     pub seed: Seed,
     /// Where tensors live; without automatic differentiation.
     pub device: Device,
+}
+
+impl Scene<'_> {
+    /// The budget of `attack` here: the scene's, or its own where that is smaller.
+    pub fn budget(&self, attack: &dyn Attack) -> Epsilon {
+        attack.epsilon().filter(|own| *own < self.epsilon).unwrap_or(self.epsilon)
+    }
 }
 
 /// Why an attack could not be carried out.
@@ -87,8 +96,16 @@ pub trait Attack: Send + Sync {
     /// Short name, as in `--attacks` and `report.json`.
     fn name(&self) -> String;
 
-    /// Name for people.
+    /// Name for people, with what it takes of the target as [`Attack::knowledge`] tells it: `PGD, 10 gradients`.
     fn label(&self) -> String;
+
+    /// What it takes of the target for one query.
+    fn knowledge(&self) -> Knowledge;
+
+    /// A budget of its own, which counts where it is smaller than the scene's.
+    fn epsilon(&self) -> Option<Epsilon> {
+        None
+    }
 
     /// The checked configuration, for the report.
     fn config(&self) -> serde_json::Value;

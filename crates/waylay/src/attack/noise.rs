@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use super::{Attack, AttackError, Scene};
+use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 /// Adds +ε or −ε to every value, each with probability one half.
@@ -17,6 +17,10 @@ impl Attack for Noise {
 
     fn label(&self) -> String {
         "Random-sign noise".into()
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        Knowledge::IMAGE
     }
 
     fn config(&self) -> serde_json::Value {

@@ -6,7 +6,9 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Attack, AttackChoice, AttackError, Scene, distance_gradient};
+use super::{
+    Attack, AttackChoice, AttackError, Epsilon, Knowledge, Scene, distance_gradient, opposite_gradient,
+};
 use crate::image::ImageBatch;
 
 /// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
@@ -17,14 +19,28 @@ pub struct PgdConfig {
     pub steps: usize,
     /// Step length in 1/255, above 0 and at most 255. Default 2.5 ε / steps, the rule of Madry et al.
     pub step_size: Option<f64>,
-    /// Whether to begin at a uniformly random point of the budget. Default true: at the clean image itself the
-    /// gradient of the feature distance is zero.
-    pub random_start: bool,
+    /// Where it begins. Default `random`.
+    pub start: Start,
+    /// A budget of its own in 1/255, where that is smaller than the scene's: for the strength at several budgets in one
+    /// report. Default none.
+    pub epsilon_255: Option<Epsilon>,
+}
+
+/// Where [`Pgd`] begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// At a uniformly random point of the budget: at the clean image itself the gradient of the feature distance is zero.
+    #[default]
+    Random,
+    /// At the clean image, the first step along the gradient of −f_x·f_x̃, which is not zero there (Zheng et al.,
+    /// arXiv:1809.02681): no step is spent on leaving a random point, and one forward pass less is needed.
+    Opposite,
 }
 
 impl Default for PgdConfig {
     fn default() -> Self {
-        Self { steps: 10, step_size: None, random_start: true }
+        Self { steps: 10, step_size: None, start: Start::default(), epsilon_255: None }
     }
 }
 
@@ -40,7 +56,7 @@ pub enum PgdConfigError {
 }
 
 impl PgdConfig {
-    /// The attack, if the configuration can run.
+    /// The attack, if every value is in its range.
     pub fn check(self) -> Result<Pgd, PgdConfigError> {
         if !(1..=10_000).contains(&self.steps) {
             return Err(PgdConfigError::Steps(self.steps));
@@ -60,11 +76,28 @@ pub struct Pgd {
 
 impl Attack for Pgd {
     fn name(&self) -> String {
-        AttackChoice::Pgd(self.config.steps).to_string()
+        AttackChoice::Pgd(self.config).to_string()
     }
 
     fn label(&self) -> String {
-        format!("PGD, {} steps", self.config.steps)
+        let budget = self.config.epsilon_255.map_or(String::new(), |e| format!(" at {}/255", e.in_255()));
+        let start = match self.config.start {
+            Start::Random => "",
+            Start::Opposite => " from opposite",
+        };
+        format!("PGD{start}{budget}, {}", self.knowledge())
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        let forwards = match self.config.start {
+            Start::Random => self.config.steps + 1,
+            Start::Opposite => self.config.steps,
+        };
+        Knowledge::gradients(self.config.steps, forwards)
+    }
+
+    fn epsilon(&self) -> Option<Epsilon> {
+        self.config.epsilon_255
     }
 
     fn config(&self) -> serde_json::Value {
@@ -77,10 +110,18 @@ impl Attack for Pgd {
             None => 2.5 * scene.epsilon.in_pixels() / self.config.steps as f32,
         };
         let x = clean.to_tensor(&scene.device);
-        let f_x = scene.target.embedding(x.clone())?;
-        let start =
-            if self.config.random_start { uniform_start(clean, first, scene, "pgd") } else { x.zeros_like() };
-        ascend(x, f_x, start, self.config.steps, step, scene)
+        match self.config.start {
+            Start::Random => {
+                let f_x = scene.target.embedding(x.clone())?;
+                let delta = uniform_start(clean, first, scene, "pgd");
+                ascend(x, f_x, delta, self.config.steps, step, scene)
+            }
+            Start::Opposite => {
+                let (f_x, gradient) = opposite_gradient(x.clone(), scene)?;
+                let delta = bounded(gradient.sign() * step, scene);
+                ascend(x, f_x, delta, self.config.steps - 1, step, scene)
+            }
+        }
     }
 }
 
@@ -106,11 +147,15 @@ pub(super) fn ascend(
     step: f32,
     scene: &Scene<'_>,
 ) -> Result<Tensor<4>, AttackError> {
-    let epsilon = scene.epsilon.in_pixels();
     for _ in 0..steps {
         let perturbed = (x.clone() + delta.clone()).clamp(0.0, 1.0);
         let gradient = distance_gradient(&f_x, perturbed, scene)?;
-        delta = (delta + gradient.sign() * step).clamp(-epsilon, epsilon);
+        delta = bounded(delta + gradient.sign() * step, scene);
     }
     Ok(x + delta)
+}
+
+fn bounded(delta: Tensor<4>, scene: &Scene<'_>) -> Tensor<4> {
+    let epsilon = scene.epsilon.in_pixels();
+    delta.clamp(-epsilon, epsilon)
 }

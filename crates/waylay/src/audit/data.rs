@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::AuditPlan;
-use super::outcome::{DataFacts, SetFacts};
+use super::outcome::{DataFacts, SetFacts, Training};
+use super::{AuditPlan, generator_files};
 use crate::attack::AttackChoice;
 use crate::dataset::{Item, Split};
 use crate::image::ImageBatch;
@@ -67,10 +67,12 @@ fn disjoint(split: &Split, trained: bool) -> String {
 }
 
 /// SHA-256 of the files that training left beside the report; nothing where this run did not train.
-pub fn hashes(out: &OutputDir, trained: bool) -> BTreeMap<String, String> {
-    ["generator.safetensors", "generator.toml", "training.jsonl"]
+pub fn hashes(out: &OutputDir, training: &[Training]) -> BTreeMap<String, String> {
+    let trained = [AttackChoice::UaaGan, AttackChoice::GuidedGan]
         .into_iter()
-        .filter(|_| trained)
+        .filter(|attack| training.iter().any(|t| t.attack == attack.to_string()));
+    trained
+        .flat_map(generator_files)
         .filter_map(|name| {
             let bytes = std::fs::read(out.path().join(name)).ok()?;
             Some((name.to_owned(), sha256([bytes])))
@@ -87,8 +89,7 @@ pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
             plan.epsilon.in_255()
         ),
         "Only the query was changed; an attacker who can put images into the gallery was not tried.".into(),
-        "The attacks other than noise use the target's weights; attacks that only see search results were not tried."
-            .into(),
+        "Attackers who see nothing but the answers of the system, its scores or its first results, were not tried.".into(),
         "Images were attacked at the target's own input size and saved without loss; recompression and resizing on \
          the way to the system were not tried."
             .into(),

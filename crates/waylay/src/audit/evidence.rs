@@ -1,7 +1,7 @@
 //! What is shown beside the numbers: distance histograms, and queries with their results before and after.
 
 use super::outcome::{Example, Histogram, Hit};
-use super::{AuditError, AuditPlan, Measured, System};
+use super::{AuditError, AuditPlan, Measured, System, rows};
 use crate::image::{ImageBatch, Picture};
 use crate::retrieval;
 use crate::target::Embeddings;
@@ -32,8 +32,7 @@ pub fn fill_histograms(measured: &mut [Measured]) {
     }
 }
 
-/// Evenly spaced queries with their nearest gallery items before and after the attack that matters most: UAA-GAN, or
-/// else the last one.
+/// Evenly spaced queries with their nearest gallery items before and after UAA-GAN, or else the strongest attack.
 pub(super) fn examples(
     plan: &AuditPlan<'_>,
     queries: &ImageBatch,
@@ -41,9 +40,9 @@ pub(super) fn examples(
     clean: &Embeddings,
     measured: &[Measured],
 ) -> Result<Vec<Example>, AuditError> {
-    let Some(shown) = measured.iter().find(|m| m.row.name == "uaa-gan").or(measured.last()) else {
-        return Ok(Vec::new());
-    };
+    let rows: Vec<_> = measured.iter().map(|m| m.row.clone()).collect();
+    let name = rows::shown(&rows).map_or(rows::CLEAN, |row| row.name.as_str());
+    let Some(shown) = measured.iter().find(|m| m.row.name == name) else { return Ok(Vec::new()) };
     let gallery = &system.gallery_embeddings;
     let top = TOP.min(gallery.count());
     let before = retrieval::top_k(clean, gallery, top, plan.metric)?;

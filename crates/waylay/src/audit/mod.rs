@@ -7,6 +7,7 @@ pub mod outcome;
 pub(crate) mod rows;
 mod system;
 mod verdict;
+mod worst_case;
 
 use std::time::{Instant, SystemTime};
 
@@ -14,9 +15,9 @@ use burn::module::Module;
 use thiserror::Error;
 
 use crate::attack::uaa_gan::{
-    self, CheckedConfig, GeneratorFile, GeneratorFileError, TrainError, Trained, UaaGan,
+    self, CheckedConfig, GeneratorAttack, GeneratorFile, GeneratorFileError, TrainError, Trained,
 };
-use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Scene, craft};
+use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
 use crate::quality::{self, QualityError};
@@ -29,8 +30,9 @@ use crate::target::{Embeddings, Metric, Target};
 pub use outcome::Audit;
 pub use system::System;
 pub use verdict::{Level, verdict};
+pub use worst_case::worst_case;
 
-use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, Training};
+use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, TrainedAgainst, Training};
 
 /// What to audit, and how.
 pub struct AuditPlan<'a> {
@@ -48,10 +50,8 @@ pub struct AuditPlan<'a> {
     pub epsilon: Epsilon,
     /// The attacks, in the order of their rows.
     pub attacks: Vec<AttackChoice>,
-    /// How to train the generator, where none is given.
-    pub uaa_gan: CheckedConfig,
-    /// A trained generator with its facts.
-    pub generator: Option<(GeneratorFile, uaa_gan::Generator)>,
+    /// The generators of `uaa-gan` and `guided-gan`, where [`Self::attacks`] names them, at most one of each.
+    pub generators: Vec<GeneratorSource>,
     /// The run's randomness.
     pub seed: Seed,
     /// Threads that compute, for the record.
@@ -60,6 +60,31 @@ pub struct AuditPlan<'a> {
     pub quick: bool,
     /// The command that repeats this run, for the record.
     pub command: String,
+}
+
+/// Where a generator comes from. Its configuration decides which attack it is.
+pub enum GeneratorSource {
+    /// It is trained in this run.
+    Train(Box<CheckedConfig>),
+    /// It was trained before.
+    Given {
+        /// What it was trained for.
+        facts: Box<GeneratorFile>,
+        /// The generator, without automatic differentiation.
+        generator: Box<uaa_gan::Generator>,
+        /// How long that took, where it is known.
+        train_seconds: Option<f64>,
+    },
+}
+
+impl GeneratorSource {
+    /// Which attack the generator is.
+    pub fn attack(&self) -> AttackChoice {
+        match self {
+            Self::Train(config) => config.attack(),
+            Self::Given { facts, .. } => facts.config.attack(),
+        }
+    }
 }
 
 /// Why an audit could not be finished.
@@ -71,8 +96,8 @@ pub enum AuditError {
     /// The target failed.
     #[error("run target `{0}`")]
     Target(String, #[source] OnnxError),
-    /// The generator could not be trained.
-    #[error("train UAA-GAN")]
+    /// A generator could not be trained.
+    #[error("train the generator")]
     Train(#[from] TrainError),
     /// The generator could not be stored.
     #[error("store the generator")]
@@ -94,6 +119,19 @@ pub enum AuditError {
     Image(#[from] ImageWriteError),
 }
 
+/// An attack to run, with what the report says of its training.
+struct Planned {
+    attack: Box<dyn Attack>,
+    trained_against: Option<TrainedAgainst>,
+    train_seconds: Option<f64>,
+}
+
+impl Planned {
+    fn untrained(attack: Box<dyn Attack>) -> Self {
+        Self { attack, trained_against: None, train_seconds: None }
+    }
+}
+
 /// One attack's result before it becomes a row.
 struct Measured {
     row: AttackRow,
@@ -102,8 +140,8 @@ struct Measured {
     match_distances: Vec<f32>,
 }
 
-/// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and, where one was trained,
-/// `generator.safetensors`, `generator.toml` and `training.jsonl`. The report is the caller's to write from the value.
+/// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and the files of
+/// [`write_generator`] for every generator that was trained. The report is the caller's to write from the value.
 pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> Result<Audit, AuditError> {
     let started = (SystemTime::now(), Instant::now());
     let device = plan.target.device();
@@ -120,24 +158,24 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     let system = System::new(plan.target, plan.metric, query, gallery, &device, progress)?;
     let clean_embeddings = system.embed(&queries)?;
 
-    let (mut uaa_gan, training) = prepare_generator(&plan, &scene, out, progress)?;
-    let mut attacks: Vec<(Box<dyn Attack>, Option<f64>)> = vec![(Box::new(Unchanged), None)];
-    let train_seconds = training.as_ref().and_then(|t| t.log.last()).map(|entry| entry.seconds);
+    let (mut generators, training) = prepare_generators(&plan, &scene, out, progress)?;
+    let mut attacks = vec![Planned::untrained(Box::new(Unchanged))];
     for choice in &plan.attacks {
         match choice.build() {
-            Some(attack) => attacks.push((attack, None)),
-            None => attacks
-                .extend(uaa_gan.take().map(|attack| (Box::new(attack) as Box<dyn Attack>, train_seconds))),
+            Some(attack) => attacks.push(Planned::untrained(attack)),
+            None => attacks.extend(generators.extract_if(.., |g| g.attack.name() == choice.to_string())),
         }
     }
 
     let mut measured = Vec::new();
-    for (attack, train_seconds) in attacks {
-        let crafted = craft(attack.as_ref(), &queries, &scene, progress)
-            .map_err(|e| AuditError::Attack(attack.name(), e))?;
+    for planned in attacks {
+        let attack = planned.attack.as_ref();
+        let crafted =
+            craft(attack, &queries, &scene, progress).map_err(|e| AuditError::Attack(attack.name(), e))?;
         let images = save_and_read_back(&crafted, &plan.split.query, &attack.name(), size, out)?;
         let (evaluation, embeddings) = system.search(&images)?;
-        let row = row(attack.as_ref(), &evaluation, &crafted, train_seconds, &queries, &images)?;
+        let epsilon_255 = scene.budget(attack).in_255();
+        let row = AttackRow { epsilon_255, ..row(&planned, &evaluation, &crafted, &queries, &images)? };
         let mean_cosine = mean_cosine(&clean_embeddings, &embeddings);
         let match_distances =
             evaluation.per_query.iter().flat_map(|q| q.match_distances.iter().copied()).collect();
@@ -149,14 +187,14 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         });
     }
     evidence::fill_histograms(&mut measured);
-    let training_happened = training.is_some();
     let examples = evidence::examples(&plan, &queries, &system, &clean_embeddings, &measured)?;
 
     let rows: Vec<AttackRow> = measured.into_iter().map(|m| m.row).collect();
     let clean = rows.first().map_or_else(Scores::default, |row| row.scores.clone());
+    let worst_case = worst_case(&rows);
     Ok(Audit {
         schema: SCHEMA.into(),
-        verdict: verdict(&clean, &rows, plan.epsilon.in_255(), plan.quick),
+        verdict: verdict(&clean, &rows, worst_case.as_ref(), plan.epsilon.in_255(), plan.quick),
         quick: plan.quick,
         target: TargetFacts {
             name: plan.target.name().into(),
@@ -166,14 +204,14 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             preprocess: plan.preprocess.clone(),
             verified: plan.verified.clone(),
         },
-        data: data::facts(plan.split, &queries, &system.gallery_hash, training.is_some()),
+        data: data::facts(plan.split, &queries, &system.gallery_hash, !training.is_empty()),
         budget: Budget { norm: "linf".into(), epsilon_255: plan.epsilon.in_255() },
         metric: plan.metric.to_string(),
         seed: plan.seed.0,
         threads: plan.threads,
         clean,
         attacks: rows,
-        training,
+        worst_case,
         examples,
         run: RunFacts {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -182,8 +220,9 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
             seconds: started.1.elapsed().as_secs_f64(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             backend: "burn 0.22 flex (CPU)".into(),
-            files: data::hashes(out, training_happened),
+            files: data::hashes(out, &training),
         },
+        training,
         not_tested: data::not_tested(&plan),
     })
 }
@@ -200,6 +239,10 @@ impl Attack for Unchanged {
         "No attack".into()
     }
 
+    fn knowledge(&self) -> Knowledge {
+        Knowledge::IMAGE
+    }
+
     fn config(&self) -> serde_json::Value {
         serde_json::json!({})
     }
@@ -214,33 +257,66 @@ impl Attack for Unchanged {
     }
 }
 
-/// The generator of the plan, or one trained now and stored in `out`; nothing where UAA-GAN is not asked for.
-fn prepare_generator(
+/// The generators of the plan, those to train now trained and stored in `out`.
+fn prepare_generators(
     plan: &AuditPlan<'_>,
     scene: &Scene<'_>,
     out: &OutputDir,
     progress: &dyn Progress,
-) -> Result<(Option<UaaGan>, Option<Training>), AuditError> {
-    if !plan.attacks.contains(&AttackChoice::UaaGan) {
-        return Ok((None, None));
+) -> Result<(Vec<Planned>, Vec<Training>), AuditError> {
+    let (mut generators, mut training) = (Vec::new(), Vec::new());
+    let mut images = None;
+    for source in plan.generators.iter().filter(|source| plan.attacks.contains(&source.attack())) {
+        let (attack, trained_against, train_seconds) = match source {
+            GeneratorSource::Given { facts, generator, train_seconds } => {
+                let attack =
+                    GeneratorAttack { generator: (**generator).clone(), config: facts.config.clone() };
+                let same = facts.target == plan.target.fingerprint();
+                let against = if same { TrainedAgainst::Target } else { TrainedAgainst::AnotherNetwork };
+                (attack, against, *train_seconds)
+            }
+            GeneratorSource::Train(config) => {
+                let images = match &images {
+                    Some(images) => images,
+                    None => {
+                        let size = plan.target.input();
+                        images.insert(dataset::load(&plan.split.train, size, plan.target.resizing())?)
+                    }
+                };
+                let trained = uaa_gan::train(config, images, scene, progress)?;
+                write_generator(&trained, config, scene, out)?;
+                training.push(Training {
+                    attack: config.attack().to_string(),
+                    steps: config.training.steps,
+                    batch: config.training.batch,
+                    generator_parameters: trained.generator.num_params(),
+                    warnings: trained.warnings,
+                    log: trained.log,
+                });
+                let attack = GeneratorAttack { generator: trained.generator, config: (***config).clone() };
+                (attack, TrainedAgainst::Target, Some(trained.seconds))
+            }
+        };
+        generators.push(Planned {
+            attack: Box::new(attack),
+            trained_against: Some(trained_against),
+            train_seconds,
+        });
     }
-    if let Some((facts, generator)) = &plan.generator {
-        let attack = UaaGan { generator: generator.clone(), config: facts.config.clone() };
-        return Ok((Some(attack), None));
-    }
-    let images = dataset::load(&plan.split.train, plan.target.input(), plan.target.resizing())?;
-    let trained = uaa_gan::train(&plan.uaa_gan, &images, scene, progress)?;
-    write_generator(&trained, &plan.uaa_gan, scene, out)?;
-    let training = Training {
-        steps: plan.uaa_gan.training.steps,
-        batch: plan.uaa_gan.training.batch,
-        generator_parameters: trained.generator.num_params(),
-        log: trained.log,
-    };
-    Ok((Some(UaaGan { generator: trained.generator, config: (*plan.uaa_gan).clone() }), Some(training)))
+    Ok((generators, training))
 }
 
-/// Writes `generator.safetensors`, `generator.toml` and `training.jsonl` into `out`.
+/// The names of the files that a generator of `attack` is stored in: weights, configuration, log.
+pub fn generator_files(attack: AttackChoice) -> [&'static str; 3] {
+    match attack {
+        AttackChoice::GuidedGan => {
+            ["guided-generator.safetensors", "guided-generator.toml", "guided-training.jsonl"]
+        }
+        _ => ["generator.safetensors", "generator.toml", "training.jsonl"],
+    }
+}
+
+/// Writes the [`generator_files`] of `trained` into `out`.
 pub fn write_generator(
     trained: &Trained,
     config: &CheckedConfig,
@@ -256,11 +332,12 @@ pub fn write_generator(
         seed: scene.seed.0,
         config: (**config).clone(),
     };
-    out.write("generator.safetensors", &facts.encode(&trained.generator)?)?;
-    out.write("generator.toml", config.to_toml().map_err(TrainError::from)?.as_bytes())?;
+    let [weights, settings, log] = generator_files(config.attack());
+    out.write(weights, &facts.encode(&trained.generator)?)?;
+    out.write(settings, config.to_toml().map_err(TrainError::from)?.as_bytes())?;
     let lines: Vec<String> =
         trained.log.iter().map(|entry| serde_json::json!(entry).to_string() + "\n").collect();
-    out.write("training.jsonl", lines.concat().as_bytes())?;
+    out.write(log, lines.concat().as_bytes())?;
     Ok(())
 }
 
@@ -283,28 +360,32 @@ fn save_and_read_back(
 }
 
 fn row(
-    attack: &dyn Attack,
+    planned: &Planned,
     evaluation: &Evaluation,
     crafted: &Crafted,
-    train_seconds: Option<f64>,
     clean: &ImageBatch,
     images: &ImageBatch,
 ) -> Result<AttackRow, AuditError> {
     let quality = quality::measure(clean, images)?;
+    let attack = planned.attack.as_ref();
     Ok(AttackRow {
         name: attack.name(),
         label: attack.label(),
+        knowledge: attack.knowledge(),
+        epsilon_255: 0.0,
+        trained_against: planned.trained_against,
         scores: evaluation.scores.clone(),
         linf_255: quality.linf_255,
         l2: quality.l2,
         psnr_db: quality.psnr_db,
         ssim: quality.ssim,
         ms_per_image: 1e3 * crafted.seconds / images.count() as f64,
-        train_seconds,
+        train_seconds: planned.train_seconds,
         mean_cosine: 0.0,
         config: attack.config(),
         distances: outcome::Histogram::default(),
         first_match: evaluation.per_query.iter().map(|q| q.rank_of_first_match()).collect(),
+        average_precision: evaluation.per_query.iter().map(|q| q.average_precision).collect(),
     })
 }
 

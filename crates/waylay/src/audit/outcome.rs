@@ -1,15 +1,16 @@
-//! What an audit found: the value behind `report.json` and every drawing. Schema `waylay.audit/1`.
+//! What an audit found: the value behind `report.json` and every drawing. Schema `waylay.audit/2`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::attack::uaa_gan::StepLog;
+pub use crate::attack::{Access, Knowledge};
 pub use crate::retrieval::Scores;
 use crate::target::onnx::Verification;
 
 /// Name and version of the layout of `report.json`.
-pub const SCHEMA: &str = "waylay.audit/1";
+pub const SCHEMA: &str = "waylay.audit/2";
 
 /// Everything an audit found. Fractions are in [0, 1]; budgets and L∞ are in 1/255.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,8 +37,10 @@ pub struct Audit {
     pub clean: Scores,
     /// One row per attack, in the order they ran.
     pub attacks: Vec<AttackRow>,
-    /// How the generator was trained, where this run trained one.
-    pub training: Option<Training>,
+    /// Per query the strongest of the attacks that ran; null where none that aims did.
+    pub worst_case: Option<WorstCase>,
+    /// How generators were trained in this run, one entry each.
+    pub training: Vec<Training>,
     /// What is shown per query.
     pub examples: Vec<Example>,
     /// What was run and how to repeat it.
@@ -99,13 +102,31 @@ pub struct Budget {
     pub epsilon_255: f64,
 }
 
+/// What an attacker leaves who may choose, for every query anew, the strongest of the attacks that ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorstCase {
+    /// Mean over the queries of the lowest average precision that any attack leaves.
+    pub map: f64,
+    /// Fraction of the queries whose nearest item is a match under every attack.
+    pub rank1: f64,
+    /// By attack: for how many queries it leaves the lowest average precision. The first of equals counts.
+    pub strongest: BTreeMap<String, usize>,
+}
+
 /// One attack's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttackRow {
-    /// `none`, `noise`, `fgsm`, `pgd` (10 steps), `pgd-40`, `uaa-gan`.
+    /// As on the command line: `none`, `noise`, `fgsm`, `pgd` (10 steps), `pgd-40`, `uaa-gan`, `guided-gan`.
     pub name: String,
-    /// For people, such as `PGD, 40 steps`.
+    /// For people, such as `PGD, 40 gradients`.
     pub label: String,
+    /// What the attacker had of the target when crafting: `access`, `target_forwards` and `target_gradients` per query.
+    #[serde(flatten)]
+    pub knowledge: Knowledge,
+    /// The budget of this row in 1/255: the audit's, or the attack's own where that is smaller.
+    pub epsilon_255: f64,
+    /// For a trained generator, which network it was trained against; else null.
+    pub trained_against: Option<TrainedAgainst>,
     /// Retrieval under this attack.
     #[serde(flatten)]
     pub scores: Scores,
@@ -119,7 +140,7 @@ pub struct AttackRow {
     pub ssim: f64,
     /// Crafting time per image, in milliseconds.
     pub ms_per_image: f64,
-    /// Training time, for attacks that were trained in this run.
+    /// Training time of a generator; null for other attacks, and for a given generator without its `training.jsonl`.
     pub train_seconds: Option<f64>,
     /// Mean cosine between clean and attacked embedding of the same query.
     pub mean_cosine: f64,
@@ -129,6 +150,18 @@ pub struct AttackRow {
     pub distances: Histogram,
     /// Rank of the first true match of every query, 1 is best, in query order; none without a match.
     pub first_match: Vec<Option<usize>>,
+    /// Average precision of every query, in query order; none without a match.
+    pub average_precision: Vec<Option<f64>>,
+}
+
+/// The network that a generator was trained against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainedAgainst {
+    /// The target: training had its gradients, even where crafting has none.
+    Target,
+    /// Another network: the target was never seen.
+    AnotherNetwork,
 }
 
 /// Counts over equal bins from `from` to `to`.
@@ -142,15 +175,19 @@ pub struct Histogram {
     pub counts: Vec<usize>,
 }
 
-/// How the generator was trained.
+/// How a generator was trained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Training {
+    /// `uaa-gan` or `guided-gan`.
+    pub attack: String,
     /// Steps taken.
     pub steps: usize,
     /// Images per step.
     pub batch: usize,
     /// Parameters of the generator.
     pub generator_parameters: usize,
+    /// What is wrong with how training went, and what to change, one sentence each.
+    pub warnings: Vec<String>,
     /// One entry per step, as in `training.jsonl`.
     pub log: Vec<StepLog>,
 }

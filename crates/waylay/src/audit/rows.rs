@@ -6,7 +6,7 @@ use crate::audit::outcome::AttackRow;
 pub(crate) const CLEAN: &str = "none";
 /// Name of the row that changes pixels without aiming.
 pub(crate) const NOISE: &str = "noise";
-/// Name of the row that the audit is about.
+/// Name of the row of the paper's attack.
 pub(crate) const UAA_GAN: &str = "uaa-gan";
 
 /// The row of the queries as they are.
@@ -19,13 +19,18 @@ pub(crate) fn attacks(rows: &[AttackRow]) -> impl Iterator<Item = &AttackRow> {
     rows.iter().filter(|row| row.name != CLEAN)
 }
 
-/// The aimed attack that leaves the least mAP; noise does not aim.
+/// Whether the row is of an attack that aims at the target; noise does not.
+pub(crate) fn aims(row: &AttackRow) -> bool {
+    row.name != CLEAN && row.name != NOISE
+}
+
+/// The aimed attack that leaves the least mAP.
 pub(crate) fn strongest(rows: &[AttackRow]) -> Option<&AttackRow> {
-    let aimed = attacks(rows).filter(|row| row.name != NOISE && row.scores.map.is_finite());
+    let aimed = rows.iter().filter(|row| aims(row) && row.scores.map.is_finite());
     aimed.min_by(|a, b| a.scores.map.total_cmp(&b.scores.map))
 }
 
-/// The row that the key figures are taken from: UAA-GAN, else the strongest, else noise.
-pub(crate) fn headline(rows: &[AttackRow]) -> Option<&AttackRow> {
+/// The row that plots and examples single out: UAA-GAN, else the strongest, else noise.
+pub(crate) fn shown(rows: &[AttackRow]) -> Option<&AttackRow> {
     rows.iter().find(|row| row.name == UAA_GAN).or_else(|| strongest(rows)).or_else(|| attacks(rows).next())
 }

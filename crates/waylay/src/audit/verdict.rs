@@ -2,9 +2,9 @@
 
 use super::number::{percent, short};
 use super::rows;
-use crate::audit::outcome::{AttackRow, Scores};
+use crate::audit::outcome::{Access, AttackRow, Scores, WorstCase};
 
-/// How well a system stands, by the fraction of its clean mAP that the strongest attack leaves.
+/// How well a system stands, by the fraction of its clean mAP that the worst case leaves.
 /// The limits are ours; they grade, they don't certify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -30,18 +30,24 @@ impl Level {
     }
 }
 
-/// One sentence with the numbers: what UAA-GAN (or else the strongest attack) and noise do at `epsilon_255`/255,
-/// graded by [`Level`]. A quick run is not graded.
-pub fn verdict(clean: &Scores, attacks: &[AttackRow], epsilon_255: f64, quick: bool) -> String {
+/// One sentence with the numbers: the worst case at `epsilon_255`/255, graded by [`Level`], then the strongest attack with
+/// gradients, without, and noise. A quick run is not graded.
+pub fn verdict(
+    clean: &Scores,
+    attacks: &[AttackRow],
+    worst: Option<&WorstCase>,
+    epsilon_255: f64,
+    quick: bool,
+) -> String {
     let budget = format!("ε = {}/255", short(epsilon_255, 2));
     let start =
         if quick { format!("Quick trial run, not a verdict: at {budget}") } else { format!("At {budget}") };
     let noise = attacks.iter().find(|row| row.name == rows::NOISE);
-    let Some(strongest) = rows::strongest(attacks) else {
+    let (Some(worst), Some(strongest)) = (worst, rows::strongest(attacks)) else {
         return match noise {
             Some(row) => format!(
                 "{start}, random noise {}; no attack that aims was run, so this says nothing about an attacker.",
-                change(clean, &row.scores)
+                change(clean, row.scores.map, row.scores.rank1)
             ),
             None => {
                 format!(
@@ -55,40 +61,33 @@ pub fn verdict(clean: &Scores, attacks: &[AttackRow], epsilon_255: f64, quick: b
     if clean.map <= 0.0 || clean.map.is_nan() {
         return "The system finds no match even without an attack, so there is nothing to judge.".into();
     }
-    let headline = rows::headline(attacks).unwrap_or(strongest);
-    let mut sentence = format!("{start}, {} {}", subject(headline), change(clean, &headline.scores));
-    if strongest.scores.map < headline.scores.map {
-        sentence += &format!(
-            "; the strongest attack here ({}) leaves {}",
-            strongest.label,
-            percent(strongest.scores.map)
-        );
+    let several = rows::attacks(attacks).count() > 1;
+    let subject = if several { "the strongest attack per query" } else { strongest.label.as_str() };
+    let mut sentence = format!("{start}, {subject} {}", change(clean, worst.map, worst.rank1));
+    let leaves = |row: &AttackRow| format!("; {} leaves mAP at {}", row.label, percent(row.scores.map));
+    if several {
+        sentence += &leaves(strongest);
+        let image_only =
+            attacks.iter().filter(|row| rows::aims(row) && row.knowledge.access == Access::Image);
+        let image_only = image_only.min_by(|a, b| a.scores.map.total_cmp(&b.scores.map));
+        sentence += &image_only.filter(|row| row.name != strongest.name).map_or(String::new(), leaves);
     }
     if let Some(row) = noise {
-        sentence += &format!("; random noise of the same size leaves mAP at {}", percent(row.scores.map));
+        sentence += &format!("; random noise of the same size leaves it at {}", percent(row.scores.map));
     }
     let fragile = noise.is_some_and(|row| Level::of(row.scores.map / clean.map) != Level::Resistant);
-    sentence + &conclusion(Level::of(strongest.scores.map / clean.map), epsilon_255, quick, fragile)
-}
-
-/// The attack with what it takes: `one forward pass of UAA-GAN`, `UAA-GAN with 1 gradient per query`, `FGSM`.
-fn subject(row: &AttackRow) -> String {
-    match row.label.split_once(", ") {
-        _ if row.name != rows::UAA_GAN => row.label.clone(),
-        Some((name, gradients)) => format!("{name} with {gradients} per query"),
-        None => format!("one forward pass of {}", row.label),
-    }
+    sentence + &conclusion(Level::of(worst.map / clean.map), epsilon_255, quick, fragile)
 }
 
 /// `lowers mAP from 91.2 % to 6.0 % and rank-1 from 99.0 % to 2.5 %`.
-fn change(clean: &Scores, attacked: &Scores) -> String {
-    let verb = if attacked.map < clean.map { "lowers" } else { "takes" };
+fn change(clean: &Scores, map: f64, rank1: f64) -> String {
+    let verb = if map < clean.map { "lowers" } else { "takes" };
     format!(
         "{verb} mAP from {} to {} and rank-1 from {} to {}",
         percent(clean.map),
-        percent(attacked.map),
+        percent(map),
         percent(clean.rank1),
-        percent(attacked.rank1)
+        percent(rank1)
     )
 }
 
@@ -116,27 +115,22 @@ fn conclusion(level: Level, epsilon_255: f64, quick: bool, fragile: bool) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{Audit, worst_case};
     use crate::report::example;
 
-    #[test]
-    fn a_full_run_is_told_with_its_numbers() {
-        let audit = example::audit();
-        assert_eq!(
-            verdict(&audit.clean, &audit.attacks, 8.0, false),
-            "At ε = 8/255, one forward pass of UAA-GAN lowers mAP from 91.2 % to 6.0 % and rank-1 from 99.0 % to \
-             2.5 %; the strongest attack here (PGD, 40 steps) leaves 0.9 %; random noise of the same size leaves \
-             mAP at 90.8 %: the system is highly vulnerable to barely visible changes."
-        );
+    fn told(audit: &Audit, epsilon_255: f64, quick: bool) -> String {
+        let worst = worst_case(&audit.attacks);
+        verdict(&audit.clean, &audit.attacks, worst.as_ref(), epsilon_255, quick)
     }
 
     #[test]
-    fn gradients_that_a_generator_takes_are_told() {
-        let mut audit = example::audit();
-        for row in audit.attacks.iter_mut().filter(|row| row.name == rows::UAA_GAN) {
-            row.label = "UAA-GAN, 1 gradient".into();
-        }
-        let text = verdict(&audit.clean, &audit.attacks, 8.0, false);
-        assert!(text.contains("UAA-GAN with 1 gradient per query lowers mAP from 91.2 %"), "{text}");
+    fn a_full_run_is_told_with_its_numbers_worst_case_first() {
+        assert_eq!(
+            told(&example::audit(), 8.0, false),
+            "At ε = 8/255, the strongest attack per query lowers mAP from 91.2 % to 0.9 % and rank-1 from 99.0 % to \
+             7.7 %; PGD, 40 gradients leaves mAP at 0.9 %; UAA-GAN, image only leaves mAP at 6.0 %; random noise of the \
+             same size leaves it at 90.8 %: the system is highly vulnerable to barely visible changes."
+        );
     }
 
     #[test]
@@ -158,28 +152,30 @@ mod tests {
     #[test]
     fn a_quick_run_is_not_graded() {
         let audit = example::audit();
-        let text = verdict(&audit.clean, &audit.attacks, 8.0, true);
-        assert!(text.starts_with("Quick trial run, not a verdict: at ε = 8/255, one forward"), "{text}");
+        let text = told(&audit, 8.0, true);
+        assert!(text.starts_with("Quick trial run, not a verdict: at ε = 8/255, the strongest"), "{text}");
         assert!(!text.contains("vulnerable"), "{text}");
     }
 
     #[test]
     fn rows_may_be_missing() {
         let audit = example::audit();
-        let rows = |names: &[&str]| -> Vec<AttackRow> {
-            audit.attacks.iter().filter(|row| names.contains(&row.name.as_str())).cloned().collect()
+        let only = |names: &[&str]| -> Audit {
+            let attacks = audit.attacks.iter().filter(|row| names.contains(&row.name.as_str()));
+            Audit { attacks: attacks.cloned().collect(), ..audit.clone() }
         };
         for (names, expected) in [
             (&[][..], "No attack was run"),
             (&["none"], "No attack was run"),
             (&["none", "noise"], "says nothing about an attacker"),
-            (&["fgsm"], "FGSM lowers mAP from 91.2 %"),
+            (&["fgsm"], "FGSM, 1 gradient lowers mAP from 91.2 %"),
+            (&["uaa-gan"], "UAA-GAN, image only lowers mAP from 91.2 % to 6.0 %"),
             (&["uaa-gan"], "vulnerable to barely visible changes."),
         ] {
-            let text = verdict(&audit.clean, &rows(names), 8.0, false);
+            let text = told(&only(names), 8.0, false);
             assert!(text.contains(expected), "{names:?}: {text}");
         }
-        let nothing_found = verdict(&Scores::default(), &audit.attacks, 8.0, false);
+        let nothing_found = told(&Audit { clean: Scores::default(), ..audit }, 8.0, false);
         assert!(nothing_found.contains("nothing to judge"), "{nothing_found}");
     }
 
@@ -188,8 +184,9 @@ mod tests {
         let mut audit = example::audit();
         for row in &mut audit.attacks {
             row.scores.map = 0.4;
+            row.average_precision.fill(Some(0.4));
         }
-        let text = verdict(&audit.clean, &audit.attacks, 32.0, false);
+        let text = told(&audit, 32.0, false);
         assert!(text.ends_with("vulnerable to changes of this size, and not only to aimed ones."), "{text}");
     }
 }

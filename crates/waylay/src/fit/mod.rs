@@ -76,7 +76,7 @@ pub enum FitError {
         /// Different labels.
         identities: usize,
     },
-    /// The loss left the numbers.
+    /// The loss is NaN or infinite.
     #[error("loss is {value} at step {step}; need finite losses: lower the learning rate")]
     Diverged {
         /// Step, from 1.
@@ -155,7 +155,8 @@ pub fn fit(
     for step in 0..config.steps {
         let picked: Vec<usize> =
             (0..config.batch).map(|_| sampling.random_range(0..images.count())).collect();
-        let x = config.augment.apply(&images.select(&picked), &mut sampling)?.to_tensor(&tracked);
+        let batch = config.augment.apply(&images.select(&picked), &mut sampling)?.images;
+        let x = batch.to_tensor(&tracked);
         let batch_labels: Vec<usize> = picked.iter().map(|&i| labels[i]).collect();
         let (embeddings, seen) = network.forward(x);
         if statistics.is_empty() {

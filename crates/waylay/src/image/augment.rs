@@ -32,6 +32,15 @@ pub struct AugmentConfig {
     pub mix: f64,
 }
 
+/// A batch after [`AugmentConfig::apply`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Augmented {
+    /// The changed images, in their order.
+    pub images: ImageBatch,
+    /// For each image the index of the one that was blended into it, if any: part of it is to be seen there.
+    pub partners: Vec<Option<usize>>,
+}
+
 impl Default for AugmentConfig {
     fn default() -> Self {
         Self { flip: true, shift: 4, zoom: 0.1, rotate: 8.0, bend: 0.0, brightness: 0.1, mix: 0.3 }
@@ -65,13 +74,15 @@ impl AugmentConfig {
     }
 
     /// `images` with each changed at random; same shape, still in [0, 1].
-    pub fn apply(&self, images: &ImageBatch, random: &mut impl Rng) -> Result<ImageBatch, ImageError> {
+    pub fn apply(&self, images: &ImageBatch, random: &mut impl Rng) -> Result<Augmented, ImageError> {
         let [channels, height, width] = images.size();
         let count = images.count();
         let mut pixels = Vec::with_capacity(images.pixels().len());
+        let mut partners = Vec::with_capacity(count);
         for i in 0..count {
             let blend = random.random::<f64>() < self.mix && count > 1;
             let other = (i + 1 + random.random_range(0..count.max(2) - 1)) % count;
+            partners.push(blend.then_some(other));
             let weight = if blend { random.random_range(0.5..1.0f32) } else { 1.0 };
             let mirror = self.flip && random.random::<bool>();
             let view = self.view(height, width, random);
@@ -93,7 +104,7 @@ impl AugmentConfig {
                 }
             }
         }
-        ImageBatch::new(images.shape(), pixels)
+        Ok(Augmented { images: ImageBatch::new(images.shape(), pixels)?, partners })
     }
 
     /// A shift, a size, an angle and a bend.
@@ -183,7 +194,26 @@ mod tests {
     #[test]
     fn without_changes_images_stay_as_they_are() {
         let images = ImageBatch::new([2, 1, 2, 3], (0..12).map(|v| v as f32 / 12.0).collect()).unwrap();
-        assert_eq!(AugmentConfig::NONE.apply(&images, &mut Seed(1).stream("a")).unwrap(), images);
+        let same = AugmentConfig::NONE.apply(&images, &mut Seed(1).stream("a")).unwrap();
+        assert_eq!(same, Augmented { images, partners: vec![None, None] });
+    }
+
+    #[test]
+    fn the_image_that_was_blended_in_is_named() {
+        let plane = |level: f32| vec![level; 4];
+        let levels = [0.0, 0.2, 0.6, 1.0];
+        let pixels = levels.iter().flat_map(|level| plane(*level)).collect();
+        let images = ImageBatch::new([4, 1, 2, 2], pixels).unwrap();
+        let mix = AugmentConfig { mix: 1.0, ..AugmentConfig::NONE };
+        for seed in 0..20 {
+            let Augmented { images, partners } = mix.apply(&images, &mut Seed(seed).stream("a")).unwrap();
+            for (i, partner) in partners.iter().enumerate() {
+                let (own, other) = (levels[i], levels[partner.unwrap()]);
+                let found = images.image(i)[0];
+                let middle = 0.5 * (own + other);
+                assert!(partner.unwrap() != i && (own.min(middle)..=own.max(middle)).contains(&found));
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub mod io;
 mod jpeg;
 mod resize;
 
-pub use augment::AugmentConfig;
+pub use augment::{AugmentConfig, Augmented};
 pub use batch::{ImageBatch, ImageError};
 pub use io::{ImageWriteError, Picture, ReadError, write_png};
 pub use resize::{Fit, Interpolation, Resizing};

@@ -7,34 +7,60 @@ use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 
 use crate::audit::outcome::*;
-use crate::audit::verdict;
+use crate::audit::{verdict, worst_case};
+
+const IMAGE: Knowledge = Knowledge::IMAGE;
 
 /// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28 x 28 pixels.
 pub(crate) fn audit() -> Audit {
     let clean = scores(0.99, 1.0, 1.0, 0.912);
     let attacks = vec![
-        row("none", "No attack", clean.clone(), [0.0, 0.0, 100.0, 1.0, 0.0, 1.0], 1),
-        row("noise", "Random noise", scores(0.99, 1.0, 1.0, 0.908), [8.0, 6.27, 30.1, 0.741, 0.08, 0.98], 1),
-        row("fgsm", "FGSM", scores(0.425, 0.59, 0.71, 0.394), [8.0, 5.61, 30.2, 0.79, 18.2, 0.61], 3),
+        row("none", "No attack", IMAGE, clean.clone(), [0.0, 0.0, 100.0, 1.0, 0.0, 1.0], 1),
+        row(
+            "noise",
+            "Random noise",
+            IMAGE,
+            scores(0.99, 1.0, 1.0, 0.908),
+            [8.0, 6.27, 30.1, 0.741, 0.08, 0.98],
+            1,
+        ),
+        row(
+            "fgsm",
+            "FGSM, 1 gradient",
+            Knowledge::gradients(1, 2),
+            scores(0.425, 0.59, 0.71, 0.394),
+            [8.0, 5.61, 30.2, 0.79, 18.2, 0.61],
+            3,
+        ),
         row(
             "pgd-10",
-            "PGD, 10 steps",
+            "PGD, 10 gradients",
+            Knowledge::gradients(10, 11),
             scores(0.005, 0.02, 0.05, 0.013),
             [8.0, 4.02, 33.9, 0.884, 176.0, -0.41],
             60,
         ),
         row(
             "pgd-40",
-            "PGD, 40 steps",
+            "PGD, 40 gradients",
+            Knowledge::gradients(40, 41),
             scores(0.0, 0.005, 0.02, 0.009),
             [8.0, 4.11, 33.7, 0.88, 702.5, -0.52],
             90,
         ),
-        row("uaa-gan", "UAA-GAN", scores(0.025, 0.07, 0.13, 0.06), [8.0, 4.26, 33.4, 0.902, 2.61, -0.18], 35),
+        row(
+            "uaa-gan",
+            "UAA-GAN, image only",
+            IMAGE,
+            scores(0.025, 0.07, 0.13, 0.06),
+            [8.0, 4.26, 33.4, 0.902, 2.61, -0.18],
+            35,
+        ),
     ];
+    let worst_case = worst_case(&attacks);
     Audit {
         schema: SCHEMA.into(),
-        verdict: verdict(&clean, &attacks, 8.0, false),
+        verdict: verdict(&clean, &attacks, worst_case.as_ref(), 8.0, false),
         quick: false,
         target: TargetFacts {
             name: "fr_feature.onnx".into(),
@@ -58,12 +84,15 @@ pub(crate) fn audit() -> Audit {
         threads: 2,
         clean,
         attacks,
-        training: Some(Training {
+        worst_case,
+        training: vec![Training {
+            attack: "uaa-gan".into(),
             steps: 300,
             batch: 8,
             generator_parameters: 1_234_567,
+            warnings: Vec::new(),
             log: (1..=300).map(step).collect(),
-        }),
+        }],
         examples: (0..2).map(|index| example(index, (28, 28))).collect(),
         run: RunFacts {
             version: "0.1.0".into(),
@@ -105,13 +134,25 @@ fn scores(rank1: f64, rank5: f64, rank10: f64, map: f64) -> Scores {
 }
 
 /// `numbers` are L∞, L2, PSNR, SSIM, milliseconds and mean cosine; `typical` is about where the first match comes.
-fn row(name: &str, label: &str, scores: Scores, numbers: [f64; 6], typical: usize) -> AttackRow {
+fn row(
+    name: &str,
+    label: &str,
+    knowledge: Knowledge,
+    scores: Scores,
+    numbers: [f64; 6],
+    typical: usize,
+) -> AttackRow {
+    // Every query as the mean, the last without a match.
+    let average_precision = (0..40).map(|q| (q != 39).then_some(scores.map)).collect();
     let [linf_255, l2, psnr_db, ssim, ms_per_image, mean_cosine] = numbers;
     let centre = 0.35 + 0.55 * (typical as f64).ln() / 90f64.ln();
     let bell = |bin: usize| (-((bin as f64 + 0.5) / 40.0 * 1.6 - centre).powi(2) / 0.03).exp();
     AttackRow {
         name: name.into(),
         label: label.into(),
+        knowledge,
+        epsilon_255: 8.0,
+        trained_against: (name == "uaa-gan").then_some(TrainedAgainst::Target),
         scores,
         linf_255,
         l2,
@@ -127,6 +168,7 @@ fn row(name: &str, label: &str, scores: Scores, numbers: [f64; 6], typical: usiz
             counts: (0..40).map(|bin| (bell(bin) * 60.0) as usize).collect(),
         },
         first_match: (0..40).map(|q| (q != 39).then(|| (1 + q * q * (typical - 1) / 600).min(153))).collect(),
+        average_precision,
     }
 }
 
@@ -140,7 +182,13 @@ fn step(step: usize) -> StepLog {
         gan: 0.4 + 0.3 * done + 0.2 * wobble,
         reconstruction: 0.02 + 0.01 * (1.0 - done) + 0.002 * wobble,
         metric: 0.3 + 1.4 * done + 0.25 * wobble,
+        feature: 0.5 + 0.4 * done,
         discriminator: 0.25 - 0.1 * done + 0.06 * wobble,
+        d_clean: 0.6 - 0.1 * done,
+        d_perturbed: 0.4 + 0.1 * done,
+        metric_gradient: 0.8 + 0.1 * wobble,
+        reconstruction_gradient: 0.1,
+        gan_gradient: 0.05,
         cosine: -0.15 + done + 0.08 * wobble,
         learning_rate: 2e-4,
         seconds: step as f64 * 1.2,
@@ -207,8 +255,8 @@ fn report_demo() {
     std::fs::write(folder.join("report.json"), super::to_json(&audit).unwrap()).unwrap();
     std::fs::write(folder.join("contact.png"), super::contact_sheet(&audit.examples).unwrap()).unwrap();
     audit.quick = true;
-    audit.verdict = verdict(&audit.clean, &audit.attacks, 8.0, true);
-    audit.training = None;
+    audit.verdict = verdict(&audit.clean, &audit.attacks, audit.worst_case.as_ref(), 8.0, true);
+    audit.training.clear();
     audit.examples = vec![example(0, (28, 28))];
     std::fs::write(folder.join("quick.html"), super::to_html(&audit).unwrap()).unwrap();
 }

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::discriminator::DiscriminatorKind;
-use super::generator::GeneratorConfig;
+use super::generator::{GeneratorConfig, Guidance};
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
+use crate::attack::AttackChoice;
 use crate::image::AugmentConfig;
 use crate::run::OutOfRange;
 
@@ -49,12 +50,22 @@ impl Default for DiscriminatorConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
+    /// Weight of L_GAN_G; 0 to 1e6. Default 0.3.
     pub lambda_gan: f64,
-    /// Weight of L_recon; 0 to 1e6. Default 0.5: as strong as without it, and fainter.
+    /// Weight of L_recon in units of the largest ‖δ‖₂ that the budget allows, ε·√(C·H·W) (the unit is ours); 0 to 1e6.
+    /// Default 3: 1 to 2 dB fainter than without.
     pub lambda_r: f64,
-    /// Weight of L_metric; 0 to 1e6. Default 10.
+    /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 0.5. At δ = 0 the other terms have next to no
+    /// gradient: under the full λ_r from the first step on, G can stay there.
+    pub ramp_r: f64,
+    /// Weight of L_feature, the similarity of the target's feature maps (ours); 0 to 1e6; 0 leaves it out. Default 30: stronger
+    /// in fewer steps than L_metric alone, and on networks that were not trained against.
+    pub lambda_f: f64,
+    /// Weight of L_metric; 0 to 1e6. Default 3.
     pub lambda_m: f64,
+    /// Part of the steps over which λ_m rises from a tenth of its value to all of it (ours); 0 to 1. Default 1: at first the
+    /// feature maps teach, then the embedding.
+    pub ramp_m: f64,
     /// Margin m, in units of the mean distance between two training images; 0 to 1e3. Default 0.2:
     /// beyond that an image is left alone, and the others are worked on.
     pub margin: f64,
@@ -68,9 +79,12 @@ pub struct LossConfig {
 impl Default for LossConfig {
     fn default() -> Self {
         Self {
-            lambda_gan: 0.1,
-            lambda_r: 0.5,
-            lambda_m: 10.0,
+            lambda_gan: 0.3,
+            lambda_r: 3.0,
+            ramp_r: 0.5,
+            lambda_f: 30.0,
+            lambda_m: 3.0,
+            ramp_m: 1.0,
             margin: 0.2,
             sharpness: 0.0,
             mining: Mining::default(),
@@ -155,6 +169,19 @@ impl std::ops::Deref for CheckedConfig {
 }
 
 impl UaaGanConfig {
+    /// The paper's form as TOML: λ_gan = 1, Adam, no augmentation, no term of ours.
+    pub const PAPER: &str = include_str!("paper.toml");
+    /// What guided-gan changes of the defaults, as TOML.
+    pub const GUIDED: &str = include_str!("guided.toml");
+
+    /// Which attack a generator of this configuration is: `guided-gan` where it is guided, else `uaa-gan`.
+    pub fn attack(&self) -> AttackChoice {
+        match self.generator.guidance {
+            Guidance::None => AttackChoice::UaaGan,
+            Guidance::FeatureMaps | Guidance::Gradients => AttackChoice::GuidedGan,
+        }
+    }
+
     /// Reads TOML; absent keys take their defaults, unknown ones are an error.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|e| ConfigError::Parse(e.to_string().trim_end().to_owned()))
@@ -205,11 +232,16 @@ impl UaaGanConfig {
             g.head_scale.to_string(),
             "0 to 10",
         )?;
-        count("generator.looks", g.looks, 1, 4, "1 to 4")?;
+        count("generator.patch", g.patch, 0, 8, "0 to 8")?;
+        count("generator.refinement_steps", g.refinement_steps, 1, 4, "1 to 4")?;
         count("discriminator.width", d.width, 1, 512, "1 to 512")?;
         rate("discriminator.learning_rate", d.learning_rate)?;
         weight("loss.lambda_gan", l.lambda_gan)?;
         weight("loss.lambda_r", l.lambda_r)?;
+        let part = |key, value: f64| range((0.0..=1.0).contains(&value), key, value.to_string(), "0 to 1");
+        part("loss.ramp_r", l.ramp_r)?;
+        part("loss.ramp_m", l.ramp_m)?;
+        weight("loss.lambda_f", l.lambda_f)?;
         weight("loss.lambda_m", l.lambda_m)?;
         range((0.0..=1e3).contains(&l.margin), "loss.margin", l.margin.to_string(), "0 to 1e3")?;
         range((0.0..=100.0).contains(&l.sharpness), "loss.sharpness", l.sharpness.to_string(), "0 to 100")?;
@@ -223,6 +255,24 @@ impl UaaGanConfig {
         beta("training.beta_2", t.beta_2)?;
         self.augment.check()?;
         Ok(CheckedConfig(self))
+    }
+}
+
+impl UaaGanConfig {
+    /// λ_r at `step`, counted from 0.
+    pub(super) fn lambda_r_at(&self, step: usize) -> f64 {
+        self.loss.lambda_r * self.risen(self.loss.ramp_r, step)
+    }
+
+    /// λ_m at `step`, counted from 0.
+    pub(super) fn lambda_m_at(&self, step: usize) -> f64 {
+        self.loss.lambda_m * (0.1 + 0.9 * self.risen(self.loss.ramp_m, step))
+    }
+
+    /// How far a weight has risen, 0 to 1, that does so over `part` of the steps.
+    fn risen(&self, part: f64, step: usize) -> f64 {
+        let steps = part * self.training.steps as f64;
+        if steps > 0.0 { (step as f64 / steps).min(1.0) } else { 1.0 }
     }
 }
 
@@ -253,6 +303,18 @@ mod tests {
     }
 
     #[test]
+    fn the_papers_form_has_its_losses_only() {
+        let paper = UaaGanConfig::from_toml(UaaGanConfig::PAPER).unwrap().check().unwrap();
+        let loss = paper.loss;
+        assert_eq!((loss.lambda_gan, loss.lambda_f, loss.sharpness), (1.0, 0.0, 0.0));
+        assert_eq!((loss.ramp_r, loss.ramp_m), (0.0, 0.0));
+        assert!(loss.lambda_r > 0.0 && loss.lambda_m > 0.0);
+        assert_eq!(paper.augment, AugmentConfig::NONE);
+        assert_eq!(paper.training.optimiser, OptimiserKind::Adam);
+        assert_eq!(paper.attack(), AttackChoice::UaaGan);
+    }
+
+    #[test]
     fn unknown_keys_and_values_out_of_range_are_named() {
         let unknown = UaaGanConfig::from_toml("[loss]\nlamda_r = 1.0").unwrap_err().to_string();
         assert!(unknown.contains("lamda_r"), "{unknown}");
@@ -267,6 +329,19 @@ mod tests {
             let error = UaaGanConfig::from_toml(text).unwrap().check().unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn weights_rise_over_their_part_of_the_steps() {
+        let mut config = UaaGanConfig::default();
+        (config.training.steps, config.loss.lambda_r, config.loss.ramp_r) = (100, 2.0, 0.5);
+        assert_eq!([0, 25, 50, 99].map(|step| config.lambda_r_at(step)), [0.0, 1.0, 2.0, 2.0]);
+        config.loss.ramp_r = 0.0;
+        assert_eq!(config.lambda_r_at(0), 2.0);
+        (config.loss.lambda_m, config.loss.ramp_m) = (10.0, 1.0);
+        assert_eq!([0, 50].map(|step| config.lambda_m_at(step)), [1.0, 5.5]);
+        config.loss.ramp_m = 0.0;
+        assert_eq!(config.lambda_m_at(0), 10.0);
     }
 
     #[test]

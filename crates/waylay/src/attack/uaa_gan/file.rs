@@ -15,7 +15,9 @@ use crate::run::Seed;
 use crate::target::{Metric, Target};
 
 /// Name of the metadata entry.
-const KEY: &str = "waylay.generator/1";
+const KEY: &str = "waylay.generator/2";
+/// The entry of files that earlier versions wrote, whose layers and settings were others.
+const EARLIER: &str = "waylay.generator/1";
 
 /// What a generator was trained for; stored beside its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,7 +127,11 @@ impl GeneratorFile {
         let (_, header) = safetensors::SafeTensors::read_metadata(bytes)
             .map_err(|e| wrong(format!("not a safetensors file: {e}")))?;
         let none = HashMap::new();
-        let facts = header.metadata().as_ref().unwrap_or(&none).get(KEY);
+        let entries = header.metadata().as_ref().unwrap_or(&none);
+        if entries.contains_key(EARLIER) {
+            return Err(wrong("written by an earlier version; train it again with `waylay train`".into()));
+        }
+        let facts = entries.get(KEY);
         let facts =
             facts.ok_or_else(|| wrong(format!("no `{KEY}` entry; need a file that `waylay train` wrote")))?;
         serde_json::from_str(facts).map_err(|e| wrong(format!("entry `{KEY}`: {e}")))

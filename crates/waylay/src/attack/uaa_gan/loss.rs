@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 
+use crate::attack::cosine_rows;
+
 /// L_GAN_G = E[(D(x̃) − 1)²]: perturbed images should look clean. `logits` `[N, patches]` of D(x̃).
 pub fn lsgan_generator(logits: Tensor<2>) -> Tensor<1> {
     logits.sub_scalar(1.0).powi_scalar(2).mean()
@@ -17,6 +19,17 @@ pub fn lsgan_discriminator(clean: Tensor<2>, perturbed: Tensor<2>) -> Tensor<1> 
 /// Ours: 1e-12 under the root, so that the gradient stays finite where nothing has changed.
 pub fn reconstruction(x: Tensor<4>, perturbed: Tensor<4>) -> Tensor<1> {
     (perturbed - x).flatten::<2>(1, 3).powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt().mean()
+}
+
+/// L_feature, ours: the mean cosine between the feature maps of x and of x̃, every map of an image taken as one vector; 0 without
+/// maps. Source: the loss of Zhang et al., arXiv:2201.11528, eq. 3, on several layers instead of one. Pairs of `[N, C, H, W]`.
+pub fn feature_similarity(clean: &[Tensor<4>], perturbed: &[Tensor<4>]) -> Option<Tensor<1>> {
+    let cosines = clean.iter().zip(perturbed).map(|(clean, perturbed)| {
+        let flat = |map: &Tensor<4>| map.clone().flatten::<2>(1, 3);
+        cosine_rows(flat(clean), flat(perturbed)).mean()
+    });
+    let sum = cosines.reduce(|sum, cosine| sum + cosine)?;
+    Some(sum / clean.len().max(1) as f64)
 }
 
 /// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) of every image. All are `[N]`.

@@ -19,9 +19,15 @@ pub enum Mining {
     Random,
 }
 
-/// d(f_x, f_x′) for every row of `clean`, with x′ chosen by `mining` among the other rows; 0 in a batch of one.
-pub fn mine(mining: Mining, metric: Metric, clean: &Embeddings, random: &mut impl Rng) -> Vec<f32> {
-    let count = clean.count();
+/// The index of x′ for every row of `clean`, chosen by `mining` among the other rows but the one that
+/// `blended` names, since part of that image is in x. A row that has no other, as in a batch of one, gets its own index.
+pub fn mine(
+    mining: Mining,
+    metric: Metric,
+    clean: &Embeddings,
+    blended: &[Option<usize>],
+    random: &mut impl Rng,
+) -> Vec<usize> {
     let rows = match metric {
         Metric::Cosine => clean.normalised(),
         Metric::Euclidean => clean.clone(),
@@ -33,18 +39,18 @@ pub fn mine(mining: Mining, metric: Metric, clean: &Embeddings, random: &mut imp
             Metric::Euclidean => pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt(),
         }
     };
-    (0..count)
+    (0..clean.count())
         .map(|i| {
-            let others = || (0..count).filter(move |&j| j != i);
-            match mining {
-                _ if count < 2 => 0.0,
-                Mining::Farthest => others().map(|j| distance(i, j)).fold(0.0, f32::max),
-                Mining::Nearest => others().map(|j| distance(i, j)).fold(f32::INFINITY, f32::min),
-                Mining::Random => {
-                    let j = random.random_range(0..count - 1);
-                    distance(i, if j < i { j } else { j + 1 })
-                }
-            }
+            let partner = blended.get(i).copied().flatten();
+            let others: Vec<usize> = (0..clean.count()).filter(|&j| j != i && Some(j) != partner).collect();
+            let by_distance = |a: &&usize, b: &&usize| distance(i, **a).total_cmp(&distance(i, **b));
+            let found = match mining {
+                Mining::Farthest => others.iter().max_by(by_distance),
+                Mining::Nearest => others.iter().min_by(by_distance),
+                Mining::Random if others.is_empty() => None,
+                Mining::Random => others.get(random.random_range(0..others.len())),
+            };
+            found.copied().unwrap_or(i)
         })
         .collect()
 }
@@ -54,30 +60,43 @@ mod tests {
     use super::*;
     use crate::run::Seed;
 
-    fn mined(mining: Mining, metric: Metric) -> Vec<f32> {
+    fn mined(mining: Mining, metric: Metric, blended: &[Option<usize>]) -> Vec<usize> {
         let clean = Embeddings::new(2, vec![1.0, 0.0, 0.0, 2.0, -3.0, 0.0]).unwrap();
-        mine(mining, metric, &clean, &mut Seed(0).stream("test"))
+        mine(mining, metric, &clean, blended, &mut Seed(0).stream("test"))
     }
 
     #[test]
     fn farthest_and_nearest_are_those_of_known_points() {
-        assert_eq!(mined(Mining::Farthest, Metric::Cosine), [2.0, 1.0, 2.0]);
-        assert_eq!(mined(Mining::Nearest, Metric::Cosine), [1.0, 1.0, 1.0]);
-        assert_eq!(mined(Mining::Farthest, Metric::Euclidean)[0], 4.0);
+        assert_eq!(mined(Mining::Farthest, Metric::Cosine, &[]), [2, 2, 0]);
+        assert_eq!(mined(Mining::Nearest, Metric::Cosine, &[]), [1, 0, 1]);
+        assert_eq!(mined(Mining::Farthest, Metric::Euclidean, &[])[0], 2);
+    }
+
+    #[test]
+    fn the_image_that_was_blended_in_is_never_taken() {
+        let blended = [Some(2), None, Some(1)];
+        assert_eq!(mined(Mining::Farthest, Metric::Cosine, &blended), [1, 2, 0]);
+        assert_eq!(mined(Mining::Nearest, Metric::Cosine, &blended), [1, 0, 0]);
+        assert_eq!(mined(Mining::Random, Metric::Cosine, &[Some(2), Some(0), Some(1)]), [1, 2, 0]);
     }
 
     #[test]
     fn random_mining_never_takes_the_image_itself() {
         for seed in 0..50 {
             let clean = Embeddings::new(1, vec![1.0, 2.0, 4.0]).unwrap();
-            let mined = mine(Mining::Random, Metric::Euclidean, &clean, &mut Seed(seed).stream("test"));
-            assert!(mined.iter().all(|d| *d >= 1.0));
+            let mined = mine(Mining::Random, Metric::Euclidean, &clean, &[], &mut Seed(seed).stream("test"));
+            assert!(mined.iter().enumerate().all(|(i, j)| i != *j));
         }
     }
 
     #[test]
-    fn a_batch_of_one_has_no_other_image() {
-        let clean = Embeddings::new(2, vec![1.0, 0.0]).unwrap();
-        assert_eq!(mine(Mining::Farthest, Metric::Cosine, &clean, &mut Seed(0).stream("x")), [0.0]);
+    fn a_row_without_another_image_gets_its_own_index() {
+        for mining in [Mining::Farthest, Mining::Nearest, Mining::Random] {
+            let one = Embeddings::new(2, vec![1.0, 0.0]).unwrap();
+            assert_eq!(mine(mining, Metric::Cosine, &one, &[], &mut Seed(0).stream("x")), [0]);
+            let two = Embeddings::new(1, vec![1.0, 2.0]).unwrap();
+            let found = mine(mining, Metric::Cosine, &two, &[Some(1), None], &mut Seed(0).stream("x"));
+            assert_eq!(found, [0, 0]);
+        }
     }
 }

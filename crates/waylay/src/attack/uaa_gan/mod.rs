@@ -1,7 +1,10 @@
-//! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the embedding of any
-//! query far from where it was in one forward pass; by choice it sees a gradient of the target too.
+//! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the embedding of any query far
+//! from where it was in one forward pass, and sees nothing but the image.
 //! Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based Retrieval with GAN",
 //! arXiv:1907.05793. What the paper leaves open is marked "ours" where it is chosen.
+//!
+//! Guided-gan, ours, is the same generator and training with the target's feature maps or gradients as further input
+//! ([`Guidance`]): another threat model, and therefore another name.
 
 mod config;
 mod discriminator;
@@ -14,7 +17,7 @@ mod train;
 
 use burn::tensor::Tensor;
 
-use super::{Attack, AttackError, Scene};
+use super::{Attack, AttackChoice, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 pub use config::{
@@ -22,32 +25,37 @@ pub use config::{
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
-pub use generator::{Generator, GeneratorConfig, GeneratorKind, Look};
-pub use loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
+pub use generator::{Generator, GeneratorConfig, Guidance, StepInput};
+pub use loss::{
+    feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
+};
 pub use mining::{Mining, mine};
 pub use optimiser::OptimiserKind;
 pub use train::{StepLog, TrainError, Trained, train};
 
-/// A trained generator as an attack.
-pub struct UaaGan {
+/// A trained generator as an attack: `uaa-gan` without guidance, `guided-gan` with it.
+pub struct GeneratorAttack {
     /// The generator, without automatic differentiation.
     pub generator: Generator,
     /// How it was trained.
     pub config: UaaGanConfig,
 }
 
-impl Attack for UaaGan {
+impl Attack for GeneratorAttack {
     fn name(&self) -> String {
-        "uaa-gan".into()
+        self.config.attack().to_string()
     }
 
-    /// Says how many gradients of the target each image takes, if any.
     fn label(&self) -> String {
-        match self.generator.gradients() {
-            0 => "UAA-GAN".into(),
-            1 => "UAA-GAN, 1 gradient".into(),
-            gradients => format!("UAA-GAN, {gradients} gradients"),
-        }
+        let name = match self.config.attack() {
+            AttackChoice::GuidedGan => "Guided GAN",
+            _ => "UAA-GAN",
+        };
+        format!("{name}, {}", self.knowledge())
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        self.generator.knowledge()
     }
 
     fn config(&self) -> serde_json::Value {

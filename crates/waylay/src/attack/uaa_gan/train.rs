@@ -5,26 +5,35 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use waylay_conv::Adam;
 
 use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
-use super::generator::{Generator, GeneratorKind, Look, calibration};
-use super::loss::{lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet};
+use super::generator::{Generator, Guidance, StepInput, calibration};
+use super::loss::{
+    feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
+};
 use super::mining::mine;
 use super::optimiser::optimiser;
 use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
 use crate::image::ImageBatch;
 use crate::run::Progress;
+use crate::target::onnx::OnnxError;
 use crate::target::{Embeddings, Features, Metric};
 
 /// Training images that set the normalisation of feature maps and the unit of distances.
 const SURVEYED_IMAGES: usize = 64;
 /// Images that lie nearer to each other are the same to the target: there is no unit in that.
 const TINY: f64 = 1e-5;
+/// Steps from which it can be told whether the cosine moves; half of them are compared with as many.
+const JUDGED_STEPS: usize = 10;
+/// Change of the mean cosine that counts as one.
+const LEAST_EFFECT: f64 = 0.02;
+/// Cosine above which a training can be said to have had no effect: below, it may have had its effect in the first steps.
+const HIGH_COSINE: f64 = 0.5;
 /// Images per forward pass outside of training steps.
 const BATCH: usize = 16;
 
@@ -37,12 +46,24 @@ pub struct StepLog {
     pub generator: f64,
     /// L_GAN_G; 0 without a discriminator.
     pub gan: f64,
-    /// L_recon.
+    /// L_recon, in units of the largest ‖δ‖₂ that the budget allows: 0 to 1.
     pub reconstruction: f64,
     /// L_metric, the triplet loss over the batch.
     pub metric: f64,
+    /// L_feature; 0 where its weight is.
+    pub feature: f64,
     /// L_GAN_D; 0 without a discriminator.
     pub discriminator: f64,
+    /// Mean of D(x); 0 without a discriminator.
+    pub d_clean: f64,
+    /// Mean of D(x̃); 0 without a discriminator.
+    pub d_perturbed: f64,
+    /// ‖∂L/∂x̃‖₂ over the batch of the terms that compare embeddings and feature maps, each with its weight.
+    pub metric_gradient: f64,
+    /// ‖∂L/∂x̃‖₂ over the batch of λ_r·L_recon.
+    pub reconstruction_gradient: f64,
+    /// ‖∂L/∂x̃‖₂ over the batch of λ_gan·L_GAN_G.
+    pub gan_gradient: f64,
     /// Mean cosine between clean and perturbed embeddings of the batch.
     pub cosine: f64,
     /// Learning rate of the generator.
@@ -57,6 +78,8 @@ pub struct Trained {
     pub generator: Generator,
     /// One entry per step.
     pub log: Vec<StepLog>,
+    /// What is wrong with how training went, and what to change, one sentence each.
+    pub warnings: Vec<String>,
     /// Wall time.
     pub seconds: f64,
 }
@@ -64,13 +87,13 @@ pub struct Trained {
 /// Why a generator could not be trained.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The target offers nothing to condition on.
+    /// The target offers nothing to guide the generator by.
     #[error(
-        "target `{0}` has no feature maps to condition on; need `generator.kind = \"gradient-conditioned\"` or \
-         `\"image-only\"`"
+        "target `{0}` has no feature maps to guide the generator by; need `generator.guidance = \"gradients\"`, or uaa-gan, \
+         which takes no guidance"
     )]
     NoTaps(String),
-    /// The loss left the numbers.
+    /// The loss is NaN or infinite.
     #[error(
         "loss is {value} at step {step}; need finite losses: lower `training.learning_rate` (now {rate})"
     )]
@@ -107,12 +130,16 @@ pub fn train(
     let mut mining = scene.seed.stream("uaa-gan/mining");
 
     let (statistics, distance_unit) = survey(config, images, scene)?;
+    // Of any image within the budget: ε·√(C·H·W).
+    let largest_change =
+        f64::from(scene.epsilon.in_pixels()) * (images.size().iter().product::<usize>() as f64).sqrt();
+    let maps = config.loss.lambda_f > 0.0;
     let mut g = Generator::new(&config.generator, scene.target, &mut init, &device)
         .ok_or_else(|| TrainError::NoTaps(scene.target.name().into()))?
         .calibrated(&statistics, &device);
     let mut d = Discriminator::new(
         config.discriminator.kind,
-        images.size()[0],
+        images.size(),
         config.discriminator.width,
         &mut init,
         &device,
@@ -122,86 +149,155 @@ pub fn train(
     let mut deck = Deck::default();
     let mut log = Vec::with_capacity(config.training.steps);
 
-    progress.begin("Train UAA-GAN", config.training.steps);
+    let mut warnings = Vec::new();
+    if maps && scene.target.taps().is_empty() {
+        let name = scene.target.name();
+        warnings.push(format!("target `{name}` offers no feature maps: `loss.lambda_f` is without effect"));
+    }
+    progress.begin(&format!("Train {}", config.attack()), config.training.steps);
+    warnings.iter().for_each(|warning| progress.warn(warning));
     for step in 0..config.training.steps {
         let learning_rate = config.training.learning_rate_at(step);
         let batch = images.select(&deck.deal(config.training.batch, images.count(), &mut sampling));
         let batch = config.augment.apply(&batch, &mut sampling).map_err(AttackError::from)?;
-        let plain = batch.to_tensor(&scene.device);
+        let plain = batch.images.to_tensor(&scene.device);
         let x = Tensor::from_inner(plain.clone());
 
         // f_x, and x̃ = G(x)
-        let first = g.first_look(plain.clone(), scene).map_err(AttackError::from)?;
+        let first = g.first_input(plain.clone(), scene).map_err(AttackError::from)?;
         let clean = match first.features() {
-            Some(features) => features.embedding.clone(),
-            None => scene.target.embedding(plain).map_err(AttackError::from)?,
+            Some(features) => features.clone(),
+            None if maps => scene.target.forward(plain).map_err(AttackError::from)?,
+            None => embedded(plain, scene).map_err(AttackError::from)?,
         };
-        let look = looks(&g, first, step, scene)?;
-        let perturbed = g.perturb_once(&look, scene.epsilon);
+        let input = spread_over_steps(&g, first, step, scene)?;
+        let perturbed = g.perturb_once(&input, scene.epsilon);
 
         // D: minimise E[(D(x) − 1)²] + E[D(x̃)²]
-        let mut d_loss = 0.0;
+        let (mut d_loss, mut d_clean, mut d_perturbed) = (0.0, 0.0, 0.0);
         if let Some(critic) = d.take() {
-            let loss =
-                lsgan_discriminator(critic.forward(x.clone()), critic.forward(perturbed.clone().detach()));
+            let (of_clean, of_perturbed) =
+                (critic.forward(x.clone()), critic.forward(perturbed.clone().detach()));
+            (d_clean, d_perturbed) = (scalar(&of_clean.clone().mean()), scalar(&of_perturbed.clone().mean()));
+            let loss = lsgan_discriminator(of_clean, of_perturbed);
             d_loss = scalar(&loss);
             let gradients = GradientsParams::from_grads(loss.backward(), &critic);
             d = Some(d_optimiser.step(config.discriminator.learning_rate, critic, gradients));
         }
 
-        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0)
-        let f_x = Tensor::from_inner(clean.clone());
-        let f_perturbed = scene.target.embedding(perturbed.clone()).map_err(AttackError::from)?;
-        let to_other = others(config, scene.metric, &clean, &mut mining, &device);
-        let to_perturbed = feature_distance(scene.metric, f_x.clone(), f_perturbed.clone());
-        let triplets = triplet(to_other / distance_unit, to_perturbed / distance_unit, config.loss.margin);
+        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) + ours
+        // Each term is differentiated with respect to x̃ alone, and their sum then with respect to the weights of G.
+        let leaf = perturbed.clone().detach().require_grad();
+        let gradient_of = |term: Tensor<1>| {
+            let gradient = leaf.grad(&term.backward());
+            gradient.unwrap_or_else(|| leaf.clone().inner().zeros_like())
+        };
+        let found = if maps { scene.target.forward(leaf.clone()) } else { embedded(leaf.clone(), scene) };
+        let found = found.map_err(AttackError::from)?;
+        let f_x = Tensor::from_inner(clean.embedding.clone());
+        let f_perturbed = found.embedding.clone();
+        let other = others(config, scene.metric, &f_x, &batch.partners, &mut mining);
+        let f_other = f_x.clone().select(0, other);
+        let distance = |a: &Tensor<2>, b: &Tensor<2>| {
+            feature_distance(scene.metric, a.clone(), b.clone()) / distance_unit
+        };
+        let triplets = triplet(distance(&f_x, &f_other), distance(&f_x, &f_perturbed), config.loss.margin);
         let metric = over_batch(triplets, config.loss.sharpness);
-        let recon = reconstruction(x, perturbed.clone());
+        let recon = reconstruction(x, leaf.clone()) / largest_change;
         // D judges x̃ but does not learn from it here.
-        let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(perturbed)));
+        let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(leaf.clone())));
         let mut entry = StepLog {
             step: step + 1,
             gan: gan.as_ref().map_or(0.0, scalar),
             reconstruction: scalar(&recon),
             metric: scalar(&metric),
             discriminator: d_loss,
-            cosine: scalar(&cosine_rows(f_x, f_perturbed.detach()).mean()),
+            d_clean,
+            d_perturbed,
+            cosine: mean_cosine(&clean.embedding, &found.embedding),
             learning_rate,
             ..StepLog::default()
         };
-        let mut loss = metric * config.loss.lambda_m + recon * config.loss.lambda_r;
-        if let Some(gan) = gan {
-            loss = loss + gan * config.loss.lambda_gan;
+        let mut metric = metric * config.lambda_m_at(step);
+        let maps_of_x: Vec<_> = clean.taps.into_iter().map(Tensor::from_inner).collect();
+        if let Some(similarity) = feature_similarity(&maps_of_x, &found.taps) {
+            entry.feature = scalar(&similarity);
+            metric = metric + similarity * config.loss.lambda_f;
         }
-        entry.generator = scalar(&loss);
+        let lambda_r = config.lambda_r_at(step);
+        let recon = recon * lambda_r;
+        let gan = gan.map(|gan| gan * config.loss.lambda_gan);
+        entry.generator = scalar(&metric) + scalar(&recon) + gan.as_ref().map_or(0.0, scalar);
         if !entry.generator.is_finite() {
             return Err(TrainError::Diverged { step: step + 1, value: entry.generator, rate: learning_rate });
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &g);
+        let mut gradient = gradient_of(metric);
+        entry.metric_gradient = length(&gradient);
+        if lambda_r > 0.0 {
+            let of_recon = gradient_of(recon);
+            entry.reconstruction_gradient = length(&of_recon);
+            gradient = gradient + of_recon;
+        }
+        if let Some(gan) = gan {
+            let of_gan = gradient_of(gan);
+            entry.gan_gradient = length(&of_gan);
+            gradient = gradient + of_gan;
+        }
+        let gradients =
+            GradientsParams::from_grads((perturbed * Tensor::from_inner(gradient)).sum().backward(), &g);
         g = g_optimiser.step(learning_rate, g, gradients);
 
         entry.seconds = start.elapsed().as_secs_f64();
         progress.advance(&format!("L_G {:.3}, cosine {:.2}", entry.generator, entry.cosine));
         log.push(entry);
+        if step + 1 == config.training.steps / 10
+            && let Some(warning) = without_effect(&log, config.training.steps)
+        {
+            progress.warn(&warning);
+            warnings.push(warning);
+        }
     }
     progress.end();
-    Ok(Trained { generator: g.valid(), log, seconds: start.elapsed().as_secs_f64() })
+    Ok(Trained { generator: g.valid(), log, warnings, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// Spreads a batch over the looks of `g`, an equal share each (ours): what later looks see is made by `g` as it is, and
-/// is as constant to its training as the image is.
-fn looks(g: &Generator, mut look: Look, step: usize, scene: &Scene<'_>) -> Result<Look, TrainError> {
-    let (g, count) = (g.valid(), look.count());
-    for n in 1..g.looks() {
-        // What does not divide evenly goes to each look in turn.
-        let from = (n * count + step % g.looks()) / g.looks();
+/// A sentence where a tenth of the steps, at least [`JUDGED_STEPS`], have not lowered the cosine by [`LEAST_EFFECT`].
+fn without_effect(log: &[StepLog], steps: usize) -> Option<String> {
+    if log.len() < JUDGED_STEPS {
+        return None;
+    }
+    let mean = |entries: &[StepLog]| entries.iter().map(|e| e.cosine).sum::<f64>() / entries.len() as f64;
+    let (first, now) = (mean(&log[..JUDGED_STEPS / 2]), mean(&log[log.len() - JUDGED_STEPS / 2..]));
+    (first - now < LEAST_EFFECT && now > HIGH_COSINE).then(|| {
+        format!(
+            "after {} of {steps} steps the cosine between clean and attacked embeddings is {now:.2}, and was {first:.2} at \
+             first: the generator learns nothing so far. Raise `loss.lambda_m` or lower `loss.lambda_r` and \
+             `loss.lambda_gan`; raise or lower the learning rate tenfold; see `metric_gradient` in the log, which is 0 \
+             where no gradient of the target reaches the pixels",
+            log.len()
+        )
+    })
+}
+
+/// Spreads a batch over the refinement steps of `g`, an equal share each (ours): what later steps see is made by `g` as it
+/// is, and is as constant to its training as the image is.
+fn spread_over_steps(
+    g: &Generator,
+    mut input: StepInput,
+    step: usize,
+    scene: &Scene<'_>,
+) -> Result<StepInput, TrainError> {
+    let (g, count) = (g.valid(), input.count());
+    for n in 1..g.refinement_steps() {
+        // What does not divide evenly goes to each refinement step in turn.
+        let from = (n * count + step % g.refinement_steps()) / g.refinement_steps();
         if from == count {
             continue;
         }
-        let later = g.look_again(look.narrow(from, count - from), scene).map_err(AttackError::from)?;
-        look = if from == 0 { later } else { look.narrow(0, from).join(later) };
+        let later = g.next_input(input.narrow(from, count - from), scene).map_err(AttackError::from)?;
+        input = if from == 0 { later } else { input.narrow(0, from).join(later) };
     }
-    Ok(look)
+    Ok(input)
 }
 
 /// What a survey of some training images tells: statistics of the feature maps, and the unit of distances: the mean
@@ -230,28 +326,46 @@ fn survey(
     });
     let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
     let unit = if mean > TINY { mean } else { 1.0 };
-    let statistics = match config.generator.kind {
-        GeneratorKind::ImageOnly => Vec::new(),
+    let statistics = match config.generator.guidance {
+        Guidance::None => Vec::new(),
         _ => calibration(&features),
     };
     Ok((statistics, unit))
 }
 
-/// d(f_x, f_x′) of the mined x′, as a constant `[N]`.
+/// The embedding alone.
+fn embedded(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<Features, OnnxError> {
+    Ok(Features { embedding: scene.target.embedding(pixels)?, taps: Vec::new() })
+}
+
+/// The index of the mined x′ for every row of `clean` `[N, dim]`.
 fn others(
     config: &CheckedConfig,
     metric: Metric,
     clean: &Tensor<2>,
+    blended: &[Option<usize>],
     random: &mut impl rand::Rng,
-    device: &Device,
-) -> Tensor<1> {
+) -> Tensor<1, Int> {
     let [n, dim] = clean.dims();
     let values = clean.clone().into_data().iter::<f32>().collect();
-    let distances = match Embeddings::new(dim, values) {
-        Ok(embeddings) => mine(config.loss.mining, metric, &embeddings, random),
-        Err(_) => vec![f32::NAN; n],
+    let indices = match Embeddings::new(dim, values) {
+        Ok(embeddings) => mine(config.loss.mining, metric, &embeddings, blended, random),
+        // Not finite: so is the loss, which ends the training with a message.
+        Err(_) => (0..n).collect(),
     };
-    Tensor::from_data(TensorData::new(distances, [n]), device)
+    let indices: Vec<i32> = indices.into_iter().map(|i| i as i32).collect();
+    Tensor::from_data(TensorData::new(indices, [n]), &clean.device())
+}
+
+/// Mean cosine between matching rows.
+fn mean_cosine(a: &Tensor<2>, b: &Tensor<2>) -> f64 {
+    let plain = |t: &Tensor<2>| if t.is_autodiff() { t.clone().inner() } else { t.clone() };
+    scalar(&cosine_rows(plain(a), plain(b)).mean())
+}
+
+/// ‖gradient‖₂.
+fn length(gradient: &Tensor<4>) -> f64 {
+    scalar(&gradient.clone().powi_scalar(2).sum().sqrt())
 }
 
 fn scalar(tensor: &Tensor<1>) -> f64 {
@@ -273,5 +387,30 @@ impl Deck {
                 self.0.pop()
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(cosines: impl Iterator<Item = f64>) -> Vec<StepLog> {
+        cosines.map(|cosine| StepLog { cosine, ..StepLog::default() }).collect()
+    }
+
+    #[test]
+    fn a_cosine_that_stays_is_told_with_what_to_change() {
+        let text = without_effect(&log((0..30).map(|_| 0.9)), 300).unwrap();
+        assert!(
+            text.starts_with("after 30 of 300 steps the cosine") && text.contains("is 0.90, and was 0.90")
+        );
+        assert!(text.contains("loss.lambda_m") && text.contains("learning rate"));
+    }
+
+    #[test]
+    fn a_cosine_that_falls_and_too_few_steps_are_no_reason_to_warn() {
+        assert_eq!(without_effect(&log((0..30).map(|i| 0.9 - 0.01 * f64::from(i))), 300), None);
+        assert_eq!(without_effect(&log((0..9).map(|_| 0.9)), 90), None);
+        assert_eq!(without_effect(&log((0..30).map(|_| 0.1)), 300), None);
     }
 }

@@ -23,15 +23,18 @@ pub fn to_html(audit: &Audit) -> Result<String, ReportError> {
     environment.add_filter("duration", |value: f64| duration(value).replace(' ', "\u{a0}"));
     environment.add_filter("grouped", |value: u64| grouped(value));
     environment.add_filter("tie", |text: &str| tie(text));
+    environment.add_filter("access", |value: &str| access_name(value));
     environment.add_filter("indented", |value: Value| indented(&value));
     environment.add_template("index.html", TEMPLATE)?;
     let page = environment.get_template("index.html")?.render(context! {
         audit => Serde(audit),
         style => Value::from_safe_string(STYLE.into()),
         attacks => Serde(rows::attacks(&audit.attacks).collect::<Vec<_>>()),
-        headline => Serde(rows::headline(&audit.attacks)),
+        strongest => Serde(rows::strongest(&audit.attacks)),
+        shown => Serde(rows::shown(&audit.attacks)),
         losses => Serde(plots::losses(audit)?),
         strength => Serde(plots::strength(audit)?),
+        visibility => Serde(plots::visibility(audit)?),
         first_matches => Serde(plots::first_matches(audit)?),
         distances => Serde(plots::distances(audit)?),
         examples => Serde(examples::shown(audit)),
@@ -42,6 +45,16 @@ pub fn to_html(audit: &Audit) -> Result<String, ReportError> {
 /// Number and unit on one line: spaces around `=` and before `%` don't break.
 fn tie(text: &str) -> String {
     text.replace(" %", "\u{202f}%").replace(" = ", "\u{a0}=\u{a0}")
+}
+
+/// What the attacker saw, for people, from its name in `report.json`.
+fn access_name(name: &str) -> String {
+    match name {
+        "image" => "image",
+        "feature-maps" => "feature maps",
+        other => other,
+    }
+    .into()
 }
 
 fn indented(value: &Value) -> Result<String, minijinja::Error> {
@@ -57,6 +70,10 @@ mod tests {
     use crate::audit::number::fixed_or_dash;
     use crate::report::{from_json, to_json};
     use crate::target::onnx::{Difference, Verification};
+
+    fn access(knowledge: &crate::attack::Knowledge) -> String {
+        access_name(serde_json::json!(knowledge)["access"].as_str().unwrap())
+    }
 
     /// Elements without an end.
     const VOID: [&str; 5] = ["meta", "img", "br", "rect", "line"];
@@ -99,6 +116,8 @@ mod tests {
         for row in rows::attacks(&audit.attacks) {
             let cells = [
                 row.label.clone(),
+                access(&row.knowledge),
+                format!("{}, {}", row.knowledge.target_forwards, row.knowledge.target_gradients),
                 tie(&percent(row.scores.rank1)),
                 tie(&percent(row.scores.rank5)),
                 tie(&percent(row.scores.map)),
@@ -113,7 +132,8 @@ mod tests {
                 "{cells:?}"
             );
         }
-        assert!(page.contains("91.2\u{202f}% <i aria-label=\"to\">→</i> <em>6.0\u{202f}%</em>"));
+        // The first tile leads with the worst case.
+        assert!(page.contains("91.2\u{202f}% <i aria-label=\"to\">→</i> <em>0.9\u{202f}%</em>"));
     }
 
     #[test]
@@ -136,6 +156,13 @@ mod tests {
     }
 
     #[test]
+    fn what_training_warned_of_is_told() {
+        let mut audit = example::audit();
+        audit.training[0].warnings.push("the generator learns nothing".into());
+        assert!(to_html(&audit).unwrap().contains("the generator learns nothing"));
+    }
+
+    #[test]
     fn a_quick_run_is_marked() {
         let mut audit = example::audit();
         assert!(!to_html(&audit).unwrap().contains("Quick trial run."));
@@ -147,7 +174,7 @@ mod tests {
     fn without_training_a_sentence_stands_for_the_curves() {
         let mut audit = example::audit();
         assert!(to_html(&audit).unwrap().contains("Metric term"));
-        audit.training = None;
+        audit.training.clear();
         let page = to_html(&audit).unwrap();
         assert!(!page.contains("Metric term") && page.contains("No generator was trained in this run"));
     }
@@ -183,7 +210,7 @@ mod tests {
         let mut audit = example::audit();
         audit.examples.clear();
         audit.attacks.clear();
-        audit.training = None;
+        audit.training.clear();
         audit.not_tested.clear();
         audit.run.files.clear();
         let page = to_html(&audit).unwrap();

@@ -15,7 +15,7 @@ pub struct Timing {
     pub batch: usize,
     /// The forward pass alone.
     pub forward_ms: f64,
-    /// The forward pass and the gradient in the pixels.
+    /// The forward pass and the gradient with respect to the pixels.
     pub gradient_ms: f64,
 }
 

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
-use super::{GeneratorConfig, GeneratorKind, head_factor, lift};
+use super::{GeneratorConfig, Guidance, head_factor, lift};
 use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 use crate::target::{Features, Tap, Target};
 
@@ -37,7 +37,7 @@ pub struct UNet {
     join: Option<Join>,
     /// From the second largest resolution to the smallest.
     levels: Vec<Level>,
-    /// The embedding, for all places of the smallest resolution; beside it the clean one where it looks again.
+    /// The embedding, for all places of the smallest resolution; beside it the clean one where gradients guide it.
     embedding: Option<Conv>,
     last: Vec<Residual>,
     head_norm: Norm,
@@ -46,8 +46,8 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Layers for the images of `target`, and for its feature maps unless it sees the image only: then `None` where there
-    /// are none. One that looks again takes three images, stacked in channels, and two embeddings.
+    /// Layers for the images of `target`, and for its feature maps where they guide it: then `None` where there
+    /// are none. One guided by gradients takes three images, stacked in channels, and two embeddings.
     pub fn new(
         config: &GeneratorConfig,
         target: &dyn Target,
@@ -55,21 +55,21 @@ impl UNet {
         device: &Device,
     ) -> Option<Self> {
         let input = target.input();
-        let factor = head_factor(input);
+        let factor = head_factor(config.patch, input);
         let patch = input[0] * factor * factor;
         let (widths, blocks) = (&config.widths, &config.blocks);
         let top = widths.len() - 1;
         let sizes = sizes([input[1].div_ceil(factor), input[2].div_ceil(factor)], widths.len());
-        let conditioned = config.kind != GeneratorKind::ImageOnly;
+        let conditioned = config.guidance != Guidance::None;
         let nothing = || vec![Vec::new(); sizes.len()];
-        let plan = match config.kind {
-            GeneratorKind::ImageOnly => nothing(),
-            GeneratorKind::FeatureConditioned => plan(target.taps(), &sizes)?,
-            GeneratorKind::GradientConditioned => plan(target.taps(), &sizes).unwrap_or_else(nothing),
+        let plan = match config.guidance {
+            Guidance::None => nothing(),
+            Guidance::FeatureMaps => plan(target.taps(), &sizes)?,
+            Guidance::Gradients => plan(target.taps(), &sizes).unwrap_or_else(nothing),
         };
 
-        let (images, embeddings) = match config.kind {
-            GeneratorKind::GradientConditioned => (3, 2),
+        let (images, embeddings) = match config.guidance {
+            Guidance::Gradients => (3, 2),
             _ => (1, 1),
         };
         let stem = Conv::new([images * patch, widths[top]], 3, 1, 1, random, device);
@@ -123,7 +123,7 @@ impl UNet {
         self.head.device()
     }
 
-    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`. For one that looks again: change
+    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`. For one guided by gradients: change
     /// and gradient behind the image in its channels, and the clean embedding.
     pub fn forward(&self, x: Tensor<4>, features: Option<&Features>, clean: Option<Tensor<2>>) -> Tensor<4> {
         let [n, _, height, width] = x.dims();

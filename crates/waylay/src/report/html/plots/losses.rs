@@ -16,30 +16,36 @@ const SMOOTHING: usize = 20;
 /// A title and where its quantity is found.
 type Quantity = (&'static str, fn(&StepLog) -> f64);
 
-const QUANTITIES: [Quantity; 6] = [
+const QUANTITIES: [Quantity; 12] = [
     ("Generator, weighted total", |step| step.generator),
     ("Metric term", |step| step.metric),
     ("Cosine, clean to perturbed", |step| step.cosine),
     ("Reconstruction term", |step| step.reconstruction),
     ("Adversarial (GAN) term", |step| step.gan),
+    ("Feature-map similarity", |step| step.feature),
     ("Discriminator", |step| step.discriminator),
+    ("Mean D of clean images", |step| step.d_clean),
+    ("Mean D of attacked images", |step| step.d_perturbed),
+    ("Gradient at x̃, metric and features", |step| step.metric_gradient),
+    ("Gradient at x̃, reconstruction", |step| step.reconstruction_gradient),
+    ("Gradient at x̃, GAN", |step| step.gan_gradient),
 ];
 
-/// One plot per quantity that is not zero throughout; none without training.
-pub(in crate::report::html) fn losses(audit: &Audit) -> Result<Vec<Figure>, ReportError> {
-    let Some(training) = audit.training.as_ref().filter(|training| training.log.len() > 1) else {
+/// For each generator that was trained one plot per quantity that is not zero throughout; none for a single step.
+pub(in crate::report::html) fn losses(audit: &Audit) -> Result<Vec<Vec<Figure>>, ReportError> {
+    audit.training.iter().map(|training| curves(&training.log)).collect()
+}
+
+fn curves(log: &[StepLog]) -> Result<Vec<Figure>, ReportError> {
+    if log.len() < 2 {
         return Ok(Vec::new());
-    };
+    }
     QUANTITIES
         .iter()
-        .filter(|(_, quantity)| training.log.iter().any(|step| quantity(step) != 0.0))
+        .filter(|(_, quantity)| log.iter().any(|step| quantity(step) != 0.0))
         .map(|(title, quantity)| {
-            let curve: Vec<(f64, f64)> = training
-                .log
-                .iter()
-                .map(|s| (s.step as f64, quantity(s)))
-                .filter(|p| p.1.is_finite())
-                .collect();
+            let points = log.iter().map(|s| (s.step as f64, quantity(s)));
+            let curve: Vec<(f64, f64)> = points.filter(|p| p.1.is_finite()).collect();
             Ok(Figure { title: (*title).into(), svg: plot(title, &curve)?, key: Vec::new() })
         })
         .collect()
@@ -107,12 +113,13 @@ mod tests {
     #[test]
     fn quantities_that_were_not_in_play_are_left_out() {
         let mut audit = example::audit();
-        assert_eq!(losses(&audit).unwrap().len(), 6);
+        assert_eq!(losses(&audit).unwrap()[0].len(), 12);
         for step in audit.training.iter_mut().flat_map(|t| &mut t.log) {
-            (step.gan, step.discriminator) = (0.0, 0.0);
+            (step.gan, step.discriminator, step.d_clean, step.d_perturbed) = (0.0, 0.0, 0.0, 0.0);
+            step.gan_gradient = 0.0;
         }
-        assert_eq!(losses(&audit).unwrap().len(), 4);
-        audit.training = None;
+        assert_eq!(losses(&audit).unwrap()[0].len(), 7);
+        audit.training.clear();
         assert!(losses(&audit).unwrap().is_empty());
     }
 

@@ -4,6 +4,7 @@ mod distances;
 mod first_matches;
 mod losses;
 mod strength;
+mod visibility;
 
 use minijinja::HtmlEscape;
 use minijinja::value::Value;
@@ -20,6 +21,7 @@ pub(super) use distances::distances;
 pub(super) use first_matches::first_matches;
 pub(super) use losses::losses;
 pub(super) use strength::strength;
+pub(super) use visibility::visibility;
 
 /// What plotters reports while drawing to a string.
 type PlotError = DrawingAreaErrorKind<std::io::Error>;
@@ -71,9 +73,9 @@ impl Ink {
         Self::Series(5),
     ];
 
-    /// The ink of `name`'s row: the clean and the headline row have their own, the others take turns.
+    /// The ink of `name`'s row: the clean and the shown row have their own, the others take turns.
     fn of(audit: &Audit, name: &str) -> Self {
-        let headline = rows::headline(&audit.attacks).map(|row| row.name.as_str());
+        let headline = rows::shown(&audit.attacks).map(|row| row.name.as_str());
         if name == rows::CLEAN {
             return Self::Clean;
         }

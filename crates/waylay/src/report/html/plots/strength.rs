@@ -13,7 +13,7 @@ const WIDTH: u32 = 880;
 const ROW: u32 = 62;
 const AXIS: u32 = 50;
 /// Characters of a label that fit beside the bars.
-const LABEL: usize = 20;
+const LABEL: usize = 26;
 
 /// A bar per attack, sorted by mAP; none without attacks.
 pub(in crate::report::html) fn strength(audit: &Audit) -> Result<Option<Figure>, ReportError> {
@@ -34,7 +34,7 @@ pub(in crate::report::html) fn strength(audit: &Audit) -> Result<Option<Figure>,
             .margin(8)
             .margin_right(110)
             .x_label_area_size(AXIS)
-            .y_label_area_size(300)
+            .y_label_area_size(370)
             .build_cartesian_2d(0.0..1.0, rows..0.0)?;
         chart
             .configure_mesh()
@@ -83,8 +83,9 @@ mod tests {
     #[test]
     fn bars_are_sorted_and_labelled() {
         let svg = strength(&example::audit()).unwrap().unwrap().svg.to_string();
-        let places = ["No attack", "Random noise", "FGSM", "UAA-GAN", "PGD, 10 steps", "PGD, 40 steps"]
-            .map(|label| svg.find(label).unwrap_or_else(|| panic!("{label}")));
+        let places =
+            ["No attack", "Random noise", "FGSM", "UAA-GAN", "PGD, 10 gradients", "PGD, 40 gradients"]
+                .map(|label| svg.find(label).unwrap_or_else(|| panic!("{label}")));
         assert!(places.is_sorted());
         assert!(svg.contains("90.8 %"));
     }
@@ -95,7 +96,7 @@ mod tests {
         audit.attacks[1].label = "<script>".into();
         audit.attacks[2].label = "x".repeat(200);
         let svg = strength(&audit).unwrap().unwrap().svg.to_string();
-        assert!(!svg.contains("<script") && svg.contains("&lt;script") && !svg.contains(&"x".repeat(20)));
+        assert!(!svg.contains("<script") && svg.contains("&lt;script") && !svg.contains(&"x".repeat(LABEL)));
     }
 
     #[test]

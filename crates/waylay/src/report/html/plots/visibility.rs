@@ -1,0 +1,147 @@
+//! Strength against visibility: mAP that every attack leaves over the PSNR of its images, so that attacks of unequal
+//! visibility can be compared.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::{Figure, Ink, TEXT, draw, span};
+use crate::audit::outcome::{AttackRow, Audit};
+use crate::audit::rows;
+use crate::report::ReportError;
+
+const SIZE: (u32, u32) = (1760, 640);
+/// Least distance between two labels, in the drawing's units.
+const LINE: i32 = 30;
+
+/// A point per attack with a finite PSNR; a line through PGD at several budgets, where there are several. None where fewer
+/// than two attacks changed an image.
+pub(in crate::report::html) fn visibility(audit: &Audit) -> Result<Option<Figure>, ReportError> {
+    let points: Vec<(&AttackRow, f64, f64)> = rows::attacks(&audit.attacks)
+        .filter_map(|row| Some((row, row.psnr_db.filter(|psnr| psnr.is_finite())?, row.scores.map)))
+        .collect();
+    if points.len() < 2 {
+        return Ok(None);
+    }
+    let title = "mAP against PSNR: the lower left is stronger and easier to see, the lower right stronger and fainter";
+    let x = span(points.iter().map(|p| p.1));
+    // Room for labels right of the points.
+    let x = x.start..x.end + 0.35 * (x.end - x.start);
+    let top = points.iter().map(|p| p.2).fold(audit.clean.map, f64::max).max(0.05) * 1.08;
+    let svg = draw(title, SIZE, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .margin_right(28)
+            .x_label_area_size(86)
+            .y_label_area_size(92)
+            .build_cartesian_2d(x.clone(), 0.0..top)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(Ink::Grid.line(1.0, 1))
+            .axis_style(Ink::Grid.line(1.0, 2))
+            .label_style(Ink::Text.text(TEXT))
+            .axis_desc_style(Ink::Text.text(TEXT))
+            .y_labels(5)
+            .x_desc("PSNR in dB, higher is fainter")
+            .x_label_formatter(&|psnr| format!("{psnr:.0}"))
+            .y_label_formatter(&|fraction| format!("{:.0} %", fraction * 100.0))
+            .draw()?;
+        let clean = audit.clean.map;
+        chart.draw_series([PathElement::new([(x.start, clean), (x.end, clean)], Ink::Clean.line(1.0, 2))])?;
+        for line in budgets(&points) {
+            chart.draw_series(LineSeries::new(line, Ink::Grid.line(1.0, 4)))?;
+        }
+        let mut labels = Vec::new();
+        for (row, psnr, map) in &points {
+            let ink = Ink::of(audit, &row.name);
+            chart.draw_series([Circle::new((*psnr, *map), 9, ink.sentinel().filled())])?;
+            labels.push((chart.backend_coord(&(*psnr, *map)), row.label.as_str()));
+        }
+        for ((x, y), label) in apart(labels) {
+            let style = Ink::Text.text(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(label.to_owned(), (x + 18, y), style))?;
+        }
+        Ok(())
+    })?;
+    Ok(Some(Figure { title: title.into(), svg, key: Vec::new() }))
+}
+
+/// PSNR and mAP of attacks that differ in their budget alone, in the order of PSNR.
+fn budgets(points: &[(&AttackRow, f64, f64)]) -> Vec<Vec<(f64, f64)>> {
+    let family = |row: &AttackRow| row.name.split_once('@').map_or(row.name.clone(), |(name, _)| name.into());
+    let mut names: Vec<String> = points.iter().map(|p| family(p.0)).collect();
+    names.sort();
+    names.dedup();
+    let lines = names.into_iter().map(|name| {
+        let mut line: Vec<(f64, f64)> =
+            points.iter().filter(|p| family(p.0) == name).map(|p| (p.1, p.2)).collect();
+        line.sort_by(|a, b| a.0.total_cmp(&b.0));
+        line
+    });
+    lines.filter(|line| line.len() > 1).collect()
+}
+
+/// The labels from bottom to top, moved up where they would cover one another.
+fn apart(mut labels: Vec<((i32, i32), &str)>) -> Vec<((i32, i32), &str)> {
+    labels.sort_by_key(|((_, y), _)| std::cmp::Reverse(*y));
+    for i in 1..labels.len() {
+        let width = |label: &str| 13 * label.chars().count() as i32;
+        let (done, rest) = labels.split_at_mut(i);
+        let ((x, y), label) = &mut rest[0];
+        for ((left, height), other) in done.iter() {
+            let beside = *left < *x + width(label) && *x < *left + width(other);
+            if beside && (*y - *height).abs() < LINE {
+                *y = *height - LINE;
+            }
+        }
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::example;
+    use super::*;
+
+    #[test]
+    fn every_attack_is_a_point_with_its_label() {
+        let audit = example::audit();
+        let svg = visibility(&audit).unwrap().unwrap().svg.to_string();
+        for row in rows::attacks(&audit.attacks) {
+            assert!(svg.contains(&row.label), "{}", row.label);
+        }
+        assert_eq!(svg.matches("<circle").count(), 5);
+    }
+
+    #[test]
+    fn one_attack_at_several_budgets_is_a_line() {
+        let mut audit = example::audit();
+        let lines = |audit: &Audit| {
+            let points: Vec<_> =
+                audit.attacks.iter().map(|r| (r, r.psnr_db.unwrap(), r.scores.map)).collect();
+            budgets(&points)
+        };
+        assert!(lines(&audit).is_empty());
+        audit.attacks[4].name = "pgd-10@4".into();
+        audit.attacks[4].psnr_db = Some(20.0);
+        assert_eq!(lines(&audit), [[(20.0, 0.009), (33.9, 0.013)]]);
+    }
+
+    #[test]
+    fn labels_do_not_cover_one_another() {
+        let placed = apart(vec![((10, 100), "a"), ((12, 101), "b"), ((900, 100), "c"), ((11, 99), "d")]);
+        for (i, ((x, y), _)) in placed.iter().enumerate() {
+            for ((other_x, other_y), _) in &placed[..i] {
+                assert!((x - other_x).abs() > 100 || (y - other_y).abs() >= LINE, "{placed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_attacks_make_no_plot() {
+        let mut audit = example::audit();
+        audit.attacks.truncate(2);
+        assert!(visibility(&audit).unwrap().is_none());
+    }
+}
