@@ -50,7 +50,7 @@ impl Default for DiscriminatorConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Weight of L_GAN_G; 0 to 1e6. Default 0.3.
+    /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
     pub lambda_gan: f64,
     /// Weight of L_recon in units of the largest ‖δ‖₂ that the budget allows, ε·√(C·H·W) (the unit is ours); 0 to 1e6.
     /// Default 3: 1 to 2 dB fainter than without.
@@ -79,7 +79,7 @@ pub struct LossConfig {
 impl Default for LossConfig {
     fn default() -> Self {
         Self {
-            lambda_gan: 0.3,
+            lambda_gan: 0.1,
             lambda_r: 3.0,
             ramp_r: 0.5,
             lambda_f: 30.0,

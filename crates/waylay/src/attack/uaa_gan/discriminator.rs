@@ -21,7 +21,7 @@ pub enum DiscriminatorKind {
     /// One logit per patch (PatchGAN, Isola et al., arXiv:1611.07004, sec. 3.2.2).
     #[default]
     Patch,
-    /// One logit per image: strided convolutions down to at most [`LAST_SIDE`] places a side, and one linear layer over all
+    /// One logit per image: strided convolutions down to at most 4 places a side, and one linear layer over all
     /// of them, so that the logit depends on the whole image.
     Global,
 }

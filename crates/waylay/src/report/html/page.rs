@@ -122,7 +122,6 @@ mod tests {
                 tie(&percent(row.scores.rank5)),
                 tie(&percent(row.scores.map)),
                 short(row.linf_255, 2),
-                fixed(row.l2, 2),
                 fixed_or_dash(row.psnr_db, 1),
                 fixed(row.ssim, 3),
                 fixed(row.ms_per_image, 1),
