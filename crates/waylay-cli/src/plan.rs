@@ -174,8 +174,7 @@ pub fn generator(
     quick: bool,
 ) -> Result<CheckedConfig> {
     let guided = attack == AttackChoice::GuidedGan;
-    let paper = args.config.as_deref() == Some(Path::new(PAPER));
-    if paper && guided {
+    if guided && is_paper(args) {
         let text = "--config paper is the paper's generator, which sees the image alone; guided-gan needs another --config, \
                     or none";
         return Err(Usage(text.into()).into());
@@ -193,6 +192,11 @@ pub fn generator(
     Ok(config.check()?)
 }
 
+/// Whether `--config` names the configuration that ships inside the program.
+pub fn is_paper(args: &UaaGanArgs) -> bool {
+    args.config.as_deref() == Some(Path::new(PAPER))
+}
+
 /// Which attack the file and the flags configure: guided-gan where they name a guidance.
 pub fn configured_attack(args: &UaaGanArgs, sample: bool) -> Result<AttackChoice> {
     let config = typed(&table(args, sample)?)?;
@@ -202,7 +206,7 @@ pub fn configured_attack(args: &UaaGanArgs, sample: bool) -> Result<AttackChoice
 /// The file, `paper` or the sample's configuration, then the flags.
 fn table(args: &UaaGanArgs, sample: bool) -> Result<toml::Table> {
     let mut table = match &args.config {
-        Some(name) if name == Path::new(PAPER) => parse(UaaGanConfig::PAPER)?,
+        Some(_) if is_paper(args) => parse(UaaGanConfig::PAPER)?,
         Some(path) => {
             let text = read(path)?;
             let typed = UaaGanConfig::from_toml(&text).map_err(anyhow::Error::from);

@@ -151,7 +151,7 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
             return Err(Usage(format!("variant `{name}`; need {}", known.join(", "))).into());
         }
     }
-    let paper = args.uaa_gan.config.as_deref() == Some(std::path::Path::new(plan::PAPER));
+    let paper = plan::is_paper(&args.uaa_gan);
     let chosen = VARIANTS.iter().filter(|v| match args.only.is_empty() {
         // The paper's generator has no guidance.
         true => !(paper && v.name.starts_with("guided-")),
