@@ -15,6 +15,7 @@ use crate::adam::AdamStep;
 use crate::backend::{self, ConvBackend, Normalised, dims};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::Pooling;
+use crate::prepared::PreparedFilters;
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
@@ -237,30 +238,48 @@ fn conv2d<C: CheckpointStrategy, const N: usize>(
 }
 
 impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
-    fn fast_conv2d(x: Tracked, weight: Tracked, options: ConvOptions) -> Tracked {
+    fn fast_conv2d(
+        x: Tracked,
+        weight: Tracked,
+        prepared: Option<PreparedFilters>,
+        options: ConvOptions,
+    ) -> Tracked {
         let (nodes, g) = ([x.node(), weight.node()], geometry(&x, &weight, options));
         let kept = keep(&x, &weight, g);
-        let output = Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), options);
+        let output = Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), prepared, options);
         conv2d::<C, 2>(nodes, kept, false, output)
     }
 
-    fn fast_conv2d_with_bias(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
+    fn fast_conv2d_with_bias(
+        x: Tracked,
+        weight: Tracked,
+        prepared: Option<PreparedFilters>,
+        bias: Tracked,
+        options: ConvOptions,
+    ) -> Tracked {
         let (nodes, g) = ([x.node(), weight.node(), bias.node()], geometry(&x, &weight, options));
         let kept = keep(&x, &weight, g);
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        conv2d::<C, 3>(nodes, kept, false, Flex::fast_conv2d_with_bias(x, weight, bias, options))
+        conv2d::<C, 3>(nodes, kept, false, Flex::fast_conv2d_with_bias(x, weight, prepared, bias, options))
     }
 
-    fn fast_conv2d_relu(x: Tracked, weight: Tracked, bias: Tracked, options: ConvOptions) -> Tracked {
+    fn fast_conv2d_relu(
+        x: Tracked,
+        weight: Tracked,
+        prepared: Option<PreparedFilters>,
+        bias: Tracked,
+        options: ConvOptions,
+    ) -> Tracked {
         let (nodes, g) = ([x.node(), weight.node(), bias.node()], geometry(&x, &weight, options));
         let kept = keep(&x, &weight, g);
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        conv2d::<C, 3>(nodes, kept, true, Flex::fast_conv2d_relu(x, weight, bias, options))
+        conv2d::<C, 3>(nodes, kept, true, Flex::fast_conv2d_relu(x, weight, prepared, bias, options))
     }
 
     fn fast_conv2d_add(
         x: Tracked,
         weight: Tracked,
+        prepared: Option<PreparedFilters>,
         bias: Tracked,
         add: Tracked,
         relu: bool,
@@ -269,7 +288,7 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
         let nodes = [x.node(), weight.node(), bias.node(), add.node()];
         let kept = keep(&x, &weight, geometry(&x, &weight, options));
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let output = Flex::fast_conv2d_add(x, weight, bias, add.into_primitive(), relu, options);
+        let output = Flex::fast_conv2d_add(x, weight, prepared, bias, add.into_primitive(), relu, options);
         conv2d::<C, 4>(nodes, kept, relu, output)
     }
 

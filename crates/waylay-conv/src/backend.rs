@@ -7,19 +7,22 @@ use burn::tensor::TensorData;
 
 use crate::activation::{self, Activation};
 use crate::adam::{self, AdamStep};
+use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::{self, Pooling};
+use crate::prepared::PreparedFilters;
 use crate::{depthwise, general, prelu, resample, rows};
 
 /// Operations with kernels of their own; every tensor holds `f32`.
 #[backend_extension(Flex, Autodiff)]
 pub trait ConvBackend: Backend {
-    /// See [`crate::conv2d`]; without a bias.
+    /// See [`crate::conv2d`] and, for `prepared`, which then stands in for `weight`, [`crate::conv2d_prepared`]; without a bias.
     fn fast_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        prepared: Option<PreparedFilters>,
         options: ConvOptions,
     ) -> FloatTensor<Self>;
 
@@ -27,6 +30,7 @@ pub trait ConvBackend: Backend {
     fn fast_conv2d_with_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        prepared: Option<PreparedFilters>,
         bias: FloatTensor<Self>,
         options: ConvOptions,
     ) -> FloatTensor<Self>;
@@ -35,6 +39,7 @@ pub trait ConvBackend: Backend {
     fn fast_conv2d_relu(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        prepared: Option<PreparedFilters>,
         bias: FloatTensor<Self>,
         options: ConvOptions,
     ) -> FloatTensor<Self>;
@@ -43,6 +48,7 @@ pub trait ConvBackend: Backend {
     fn fast_conv2d_add(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        prepared: Option<PreparedFilters>,
         bias: FloatTensor<Self>,
         add: FloatTensor<Self>,
         relu: bool,
@@ -115,37 +121,45 @@ pub trait ConvBackend: Backend {
 }
 
 impl ConvBackend for Flex {
-    fn fast_conv2d(x: FlexTensor, weight: FlexTensor, options: ConvOptions) -> FlexTensor {
-        conv2d(x, weight, None, None, false, options)
+    fn fast_conv2d(
+        x: FlexTensor,
+        weight: FlexTensor,
+        prepared: Option<PreparedFilters>,
+        options: ConvOptions,
+    ) -> FlexTensor {
+        conv2d(x, weight, prepared, None, None, false, options)
     }
 
     fn fast_conv2d_with_bias(
         x: FlexTensor,
         weight: FlexTensor,
+        prepared: Option<PreparedFilters>,
         bias: FlexTensor,
         options: ConvOptions,
     ) -> FlexTensor {
-        conv2d(x, weight, Some(bias), None, false, options)
+        conv2d(x, weight, prepared, Some(bias), None, false, options)
     }
 
     fn fast_conv2d_relu(
         x: FlexTensor,
         weight: FlexTensor,
+        prepared: Option<PreparedFilters>,
         bias: FlexTensor,
         options: ConvOptions,
     ) -> FlexTensor {
-        conv2d(x, weight, Some(bias), None, true, options)
+        conv2d(x, weight, prepared, Some(bias), None, true, options)
     }
 
     fn fast_conv2d_add(
         x: FlexTensor,
         weight: FlexTensor,
+        prepared: Option<PreparedFilters>,
         bias: FlexTensor,
         add: FlexTensor,
         relu: bool,
         options: ConvOptions,
     ) -> FlexTensor {
-        conv2d(x, weight, Some(bias), Some(add), relu, options)
+        conv2d(x, weight, prepared, Some(bias), Some(add), relu, options)
     }
 
     fn fast_conv_transpose2d(
@@ -252,11 +266,13 @@ impl ConvBackend for Flex {
 fn conv2d(
     x: FlexTensor,
     weight: FlexTensor,
+    prepared: Option<PreparedFilters>,
     bias: Option<FlexTensor>,
     add: Option<FlexTensor>,
     relu: bool,
     options: ConvOptions,
 ) -> FlexTensor {
+    let weight = prepared.as_ref().map_or(weight, |filters| filters.values().clone());
     let g = Geometry::expect(dims(&x), dims(&weight), options);
     let shape = [g.images, g.out_channels, g.output[0], g.output[1]];
     assert!(
@@ -267,15 +283,23 @@ fn conv2d(
     let bias = bias.as_ref().map(Values::slice);
     assert!(bias.is_none_or(|bias| bias.len() == g.out_channels), "conv2d: one bias per output channel");
     let plain = Finish { bias, relu, ..Finish::default() };
-    let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
+    let filters = match &prepared {
+        Some(prepared) => Filters::prepared(prepared),
+        None => Filters::new(weight.slice()),
+    };
     match add {
         Some(add) if is_own(&add) && !g.is_depthwise() => in_place(add, |output| {
-            general::forward_onto(&g, x.slice(), weight.slice(), &Finish { onto: true, ..plain }, output);
+            general::forward_onto(&g, x.slice(), &filters, &Finish { onto: true, ..plain }, output);
         }),
         add => {
             let add = add.map(Values::of);
             let finish = Finish { add: add.as_ref().map(Values::slice), ..plain };
-            tensor(kernel(&g, x.slice(), weight.slice(), &finish), shape)
+            let output = if g.is_depthwise() {
+                depthwise::forward(&g, x.slice(), weight.slice(), &finish)
+            } else {
+                general::forward(&g, x.slice(), &filters, &finish)
+            };
+            tensor(output, shape)
         }
     }
 }
@@ -302,9 +326,12 @@ pub(crate) fn bias_gradient(gradient: FlexTensor) -> FlexTensor {
 
 /// Output of a convolution of known sizes.
 pub(crate) fn conv2d_output(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-    let (x, weight) = (Values::of(x), Values::of(weight));
-    let kernel = if g.is_depthwise() { depthwise::forward } else { general::forward };
-    let values = kernel(g, x.slice(), weight.slice(), &Finish::default());
+    let (x, weight, finish) = (Values::of(x), Values::of(weight), Finish::default());
+    let values = if g.is_depthwise() {
+        depthwise::forward(g, x.slice(), weight.slice(), &finish)
+    } else {
+        general::forward(g, x.slice(), &Filters::new(weight.slice()), &finish)
+    };
     tensor(values, [g.images, g.out_channels, g.output[0], g.output[1]])
 }
 

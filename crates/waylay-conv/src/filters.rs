@@ -2,6 +2,7 @@
 
 use crate::kernel::{Lanes, MANY};
 use crate::options::Geometry;
+use crate::prepared::PreparedFilters;
 use crate::simd::{self, vectorised};
 
 /// Channels ahead of which their weights are asked for: they lie far apart.
@@ -12,6 +13,7 @@ const AHEAD: usize = 8;
 pub(crate) struct Filters<'a> {
     values: &'a [f32],
     turned: Option<Turned>,
+    prepared: Option<&'a PreparedFilters>,
 }
 
 /// Filters that stem from another convolution, whose input's gradient this one computes: input and output channels are
@@ -27,18 +29,29 @@ struct Turned {
 impl<'a> Filters<'a> {
     /// `[Co, Ci / groups, Kh, Kw]`.
     pub fn new(values: &'a [f32]) -> Self {
-        Self { values, turned: None }
+        Self { values, turned: None, prepared: None }
+    }
+
+    /// Those of `prepared`.
+    pub fn prepared(prepared: &'a PreparedFilters) -> Self {
+        let values = prepared.values().as_slice().unwrap_or_default();
+        Self { values, turned: None, prepared: Some(prepared) }
     }
 
     /// Those of a convolution with `area` weights per channel and filter, with input and output channels exchanged, and of
     /// their weights those at `taps`.
     pub fn turned(values: &'a [f32], area: usize, taps: Vec<usize>) -> Self {
-        Self { values, turned: Some(Turned { area, taps }) }
+        Self { values, turned: Some(Turned { area, taps }), prepared: None }
     }
 
     /// The values, where they lie as this convolution has them.
     pub fn plain(&self) -> Option<&'a [f32]> {
         self.turned.is_none().then_some(self.values)
+    }
+
+    /// The value that keeps transforms of these filters, if there is one.
+    pub fn keeper(&self) -> Option<&'a PreparedFilters> {
+        self.prepared
     }
 
     /// Where the weights of one filter lie, one per input channel and tap, from its first on; `None` where that takes more

@@ -8,7 +8,7 @@ use crate::gemm::{Matrix, multiply};
 use crate::im2col::col2im;
 use crate::options::Geometry;
 use crate::window::{Shared, Window, written};
-use crate::{direct, frozen, norm, scratch, strided, weights, winograd};
+use crate::{direct, norm, scratch, strided, weights, winograd};
 
 /// Values of the column matrix that a task of [`scattered_gradient`] may hold.
 const TILE: usize = 1 << 20;
@@ -16,18 +16,8 @@ const TILE: usize = 1 << 20;
 /// Most channels that are few.
 const FEW: usize = 4;
 
-/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `weight` `[Co, Ci / groups, Kh, Kw]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
-    filtered(g, x, &Filters::new(weight), finish)
-}
-
-/// [`forward`] over what `output` holds, which is added; not for depthwise convolutions.
-pub(crate) fn forward_onto(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>, output: &mut [f32]) {
-    assert!(output.len() == g.images * g.out_channels * g.output_area() && finish.onto);
-    fill(g, x, &Filters::new(weight), finish, &Shared::new(output));
-}
-
-fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
+/// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `filters` `[Co, Ci / groups, Kh, Kw]`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
     if let Some(weight) = filters.plain()
         && few(g.group_out(), g)
         && finish.add.is_none()
@@ -45,10 +35,22 @@ fn filtered(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>)
     unsafe { written(len, |output| fill(g, x, filters, finish, output)) }
 }
 
+/// [`forward`] over what `output` holds, which is added; not for depthwise convolutions.
+pub(crate) fn forward_onto(
+    g: &Geometry,
+    x: &[f32],
+    filters: &Filters<'_>,
+    finish: &Finish<'_>,
+    output: &mut [f32],
+) {
+    assert!(output.len() == g.images * g.out_channels * g.output_area() && finish.onto);
+    fill(g, x, filters, finish, &Shared::new(output));
+}
+
 fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>, output: &Shared<'_>) {
-    let kept = filters.plain().filter(|_| winograd::keeps(g)).and_then(frozen::find);
-    if winograd::fits(g, kept.is_some()) {
-        winograd::forward(g, x, filters, kept.as_deref(), finish, output);
+    let keeper = filters.keeper().filter(|_| winograd::keeps(g));
+    if winograd::fits(g, keeper.is_some()) {
+        winograd::forward(g, x, filters, keeper, finish, output);
     } else {
         direct::forward(g, x, filters, finish, output);
     }
@@ -81,7 +83,7 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
         Some(transposed) => {
             let taps = (0..g.kernel_area()).rev().collect();
             let filters = Filters::turned(weight, g.kernel_area(), taps);
-            filtered(&transposed, gradient, &filters, &Finish::default())
+            forward(&transposed, gradient, &filters, &Finish::default())
         }
         None => strided::input_gradient(g, weight, gradient)
             .unwrap_or_else(|| scattered_gradient(g, weight, gradient)),

@@ -16,7 +16,6 @@ mod depthwise;
 mod direct;
 mod filters;
 mod finish;
-mod frozen;
 mod gemm;
 mod general;
 mod im2col;
@@ -28,6 +27,7 @@ mod options;
 mod packed_rows;
 mod pool;
 mod prelu;
+mod prepared;
 mod resample;
 mod rows;
 mod scratch;
@@ -49,10 +49,10 @@ use burn::tensor::{DType, Tensor};
 pub use crate::activation::Activation;
 pub use crate::adam::{Adam, AdamStep};
 use crate::backend::ConvBackend;
-pub use crate::frozen::{FrozenFilters, freeze};
 pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;
 pub use crate::packed_rows::PackedRows;
+pub use crate::prepared::PreparedFilters;
 pub use crate::threads::undivided;
 
 /// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
@@ -61,14 +61,7 @@ pub use crate::threads::undivided;
 /// # Panics
 /// Where [`ConvOptions::output_shape`] gives `None`, and if `bias` does not have one value per output channel.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<4> {
-    if !(has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels)) {
-        return stock::conv2d(x, weight, bias, options);
-    }
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::fast_conv2d_with_bias(x, weight, bias.into_dispatch(), options),
-        None => Dispatch::fast_conv2d(x, weight, options),
-    })
+    conv2d_then(x, weight, bias, None, false, options)
 }
 
 /// [`conv2d`], plus `add` of the output's shape, and with values below 0 set to 0 where `relu`: what follows a convolution
@@ -84,21 +77,55 @@ pub fn conv2d_then(
     relu: bool,
     options: ConvOptions,
 ) -> Tensor<4> {
-    if add.is_none() && !relu {
-        return conv2d(x, weight, bias, options);
-    }
-    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype())));
-    if !(has_kernels(&x)
-        && has_kernels(&weight)
-        && has_kernels(&bias)
-        && add.as_ref().is_none_or(has_kernels))
-    {
+    filtered(x, (weight, None), bias, add, relu, options)
+}
+
+/// [`conv2d_then`] with filters that do not change: their transforms are kept between calls. Differentiable in `x`, `bias` and
+/// `add`.
+///
+/// # Panics
+/// Where [`conv2d_then`] does.
+pub fn conv2d_prepared(
+    x: Tensor<4>,
+    filters: &PreparedFilters,
+    bias: Option<Tensor<1>>,
+    add: Option<Tensor<4>>,
+    relu: bool,
+    options: ConvOptions,
+) -> Tensor<4> {
+    // In the same record of gradients as `x`.
+    let weight = match x.device().gradient_checkpointing_strategy() {
+        Some(strategy) => filters.weight().autodiff().with_gradient_checkpointing_strategy(strategy),
+        None => filters.weight(),
+    };
+    filtered(x, (weight, Some(filters.clone())), bias, add, relu, options)
+}
+
+fn filtered(
+    x: Tensor<4>,
+    (weight, prepared): (Tensor<4>, Option<PreparedFilters>),
+    bias: Option<Tensor<1>>,
+    add: Option<Tensor<4>>,
+    relu: bool,
+    options: ConvOptions,
+) -> Tensor<4> {
+    let fits = has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels);
+    if !(fits && add.as_ref().is_none_or(has_kernels)) {
         return stock::conv2d_then(x, weight, bias, add, relu, options);
     }
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(match add {
-        Some(add) => Dispatch::fast_conv2d_add(x, weight, bias, add.into_dispatch(), relu, options),
-        None => Dispatch::fast_conv2d_relu(x, weight, bias, options),
+    let bias = match bias {
+        None if relu || add.is_some() => {
+            Some(Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype())))
+        }
+        bias => bias,
+    };
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let (bias, add) = (bias.map(Tensor::into_dispatch), add.map(Tensor::into_dispatch));
+    Tensor::from_dispatch(match (bias, add) {
+        (Some(bias), Some(add)) => Dispatch::fast_conv2d_add(x, weight, prepared, bias, add, relu, options),
+        (Some(bias), None) if relu => Dispatch::fast_conv2d_relu(x, weight, prepared, bias, options),
+        (Some(bias), None) => Dispatch::fast_conv2d_with_bias(x, weight, prepared, bias, options),
+        (None, _) => Dispatch::fast_conv2d(x, weight, prepared, options),
     })
 }
 

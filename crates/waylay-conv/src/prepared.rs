@@ -1,10 +1,6 @@
-//! Filters that do not change any more: what Winograd's method makes of them is made once, and kept.
-//!
-//! Convolutions know such filters by where their values lie in memory: whoever keeps them holds the tensor, so that nothing else can
-//! lie there meanwhile, and nobody can write to it.
+//! Prepared filters: 3x3 kernels that do not change any more, with the transforms that Winograd's method makes of them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -12,57 +8,48 @@ use burn::tensor::{Float, Tensor};
 
 use crate::has_kernels;
 
-/// Filters that are kept, by the address of their first value.
-static KEPT: LazyLock<RwLock<HashMap<usize, Weak<Kept>>>> = LazyLock::new(RwLock::default);
+/// Filters `[Co, Ci, 3, 3]` that do not change any more, which [`conv2d_prepared`](crate::conv2d_prepared) takes in place of a
+/// tensor. The first convolution with them transforms them, if [`ConvOptions::winograd`](crate::ConvOptions::winograd) lets it,
+/// and the transform is kept as long as a clone of this value lives: up to four times the memory of the filters (nine
+/// times at stride 2), and less time for each convolution, the more so the smaller its output is.
+#[derive(Clone, Debug)]
+pub struct PreparedFilters(Arc<Prepared>);
 
-/// Keeps what convolutions make of some filters, for as long as it lives. See [`freeze`].
 #[derive(Debug)]
-pub struct FrozenFilters(#[cfg_attr(not(test), expect(dead_code, reason = "held, not read"))] Arc<Kept>);
-
-/// Filters and what was made of them.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    weight: FlexTensor,
+struct Prepared {
+    weight: Tensor<4>,
+    /// The same tensor, contiguous.
+    values: FlexTensor,
     /// Transformed, by the stride less 1.
     transformed: [OnceLock<Vec<f32>>; 2],
 }
 
-/// Lets convolutions with `weight` `[Co, Ci, 3, 3]`, which will not change, keep the filters that they transform, if
-/// [`ConvOptions::winograd`](crate::ConvOptions::winograd) lets them: up to four times the memory of `weight` (nine times at stride 2),
-/// and less time for each convolution, the more so the smaller its output is. What is kept is made by the first convolution.
-/// `None` for other kernels, and for a tensor that the kernels of this crate do not take.
-pub fn freeze(weight: &Tensor<4>) -> Option<FrozenFilters> {
-    if weight.dims()[2..] != [3; 2] || !has_kernels(weight) {
-        return None;
+impl PreparedFilters {
+    /// `None` for kernels other than 3x3, and for a tensor that the kernels of this crate do not take.
+    pub fn new(weight: &Tensor<4>) -> Option<Self> {
+        if weight.dims()[2..] != [3; 2] || !has_kernels(weight) {
+            return None;
+        }
+        let values: FlexTensor = Tensor::<4, Float>::try_into_primitive::<Flex>(weight.clone()).ok()?;
+        let taken = values.is_contiguous() && values.as_slice::<f32>().is_some();
+        let prepared = || Prepared { weight: weight.clone(), values, transformed: Default::default() };
+        taken.then(|| Self(Arc::new(prepared())))
     }
-    let weight: FlexTensor = Tensor::<4, Float>::try_into_primitive::<Flex>(weight.clone()).ok()?;
-    let address = values(&weight)?.as_ptr().addr();
-    let mut all = KEPT.write().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|_, kept| kept.strong_count() > 0);
-    if let Some(kept) = all.get(&address).and_then(Weak::upgrade) {
-        return Some(FrozenFilters(kept));
+
+    /// The filters.
+    pub fn weight(&self) -> Tensor<4> {
+        self.0.weight.clone()
     }
-    let kept = Arc::new(Kept { weight, transformed: Default::default() });
-    all.insert(address, Arc::downgrade(&kept));
-    Some(FrozenFilters(kept))
-}
 
-/// What is kept of filters with these values, all of them.
-pub(crate) fn find(weight: &[f32]) -> Option<Arc<Kept>> {
-    let all = KEPT.read().unwrap_or_else(PoisonError::into_inner);
-    let kept = all.get(&weight.as_ptr().addr())?.upgrade()?;
-    values(&kept.weight).is_some_and(|values| values.len() == weight.len()).then_some(kept)
-}
-
-impl Kept {
-    /// The filters as they are needed at `stride` 1 or 2, which `make` makes the first time, without waiting for other threads.
-    pub fn transformed(&self, stride: usize, make: impl FnOnce() -> Vec<f32>) -> &[f32] {
-        self.transformed[stride - 1].get_or_init(make)
+    /// The filters as the backend has them.
+    pub(crate) fn values(&self) -> &FlexTensor {
+        &self.0.values
     }
-}
 
-fn values(weight: &FlexTensor) -> Option<&[f32]> {
-    weight.is_contiguous().then(|| weight.as_slice()).flatten()
+    /// What `make` makes of these filters for `stride` 1 or 2: made the first time, without waiting for other threads, then kept.
+    pub(crate) fn transformed(&self, stride: usize, make: impl FnOnce() -> Vec<f32>) -> &[f32] {
+        self.0.transformed[stride - 1].get_or_init(make)
+    }
 }
 
 #[cfg(test)]
@@ -70,52 +57,71 @@ mod tests {
     use burn::tensor::{Device, Distribution};
 
     use super::*;
-    use crate::{ConvOptions, conv2d};
+    use crate::{ConvOptions, conv2d, conv2d_prepared};
 
     fn random(shape: [usize; 4]) -> Tensor<4> {
         Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
     }
 
-    fn kept(weight: &Tensor<4>) -> Option<Arc<Kept>> {
-        let weight: FlexTensor = Tensor::<4, Float>::try_into_primitive::<Flex>(weight.clone()).unwrap();
-        find(weight.as_slice::<f32>().unwrap())
+    fn values(tensor: Tensor<4>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    fn winograd(stride: usize) -> ConvOptions {
+        ConvOptions { stride: [stride; 2], padding: [1; 4], winograd: true, ..Default::default() }
     }
 
     #[test]
-    fn kept_filters_give_what_others_give() {
+    fn prepared_filters_give_what_others_give() {
         for stride in [1, 2] {
-            let options =
-                ConvOptions { stride: [stride; 2], padding: [1; 4], winograd: true, ..Default::default() };
             let (x, weight) = (random([8, 40, 16 * stride, 15 * stride]), random([33, 40, 3, 3]));
-            let values = |x: &Tensor<4>, weight: &Tensor<4>| {
-                conv2d(x.clone(), weight.clone(), None, options).into_data().try_to_vec::<f32>().unwrap()
+            let plain = |x: &Tensor<4>| values(conv2d(x.clone(), weight.clone(), None, winograd(stride)));
+            let filters = PreparedFilters::new(&weight).unwrap();
+            let prepared = |x: &Tensor<4>| {
+                values(conv2d_prepared(x.clone(), &filters, None, None, false, winograd(stride)))
             };
-            let before = values(&x, &weight);
-            let frozen = freeze(&weight).unwrap();
+            let expected = plain(&x);
             for _ in 0..2 {
-                assert_eq!(values(&x, &weight), before, "stride {stride}");
+                assert_eq!(prepared(&x), expected, "stride {stride}");
             }
+            assert!(filters.0.transformed[stride - 1].get().is_some());
             // Few tiles, for which filters are transformed only where that is kept.
             let few = random([2, 40, 13 * stride, 14 * stride]);
-            let found = values(&few, &weight);
-            assert!(kept(&weight).unwrap().transformed[stride - 1].get().is_some());
-            drop(frozen);
-            assert!(kept(&weight).is_none());
             let error =
-                values(&few, &weight).iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                plain(&few).iter().zip(prepared(&few)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(error < 1e-4, "stride {stride}: {error}");
         }
     }
 
     #[test]
-    fn filters_are_known_as_long_as_somebody_keeps_them() {
-        let (weight, other) = (random([32, 32, 3, 3]), random([32, 32, 3, 3]));
-        let (first, second) = (freeze(&weight).unwrap(), freeze(&weight.clone()).unwrap());
-        assert!(Arc::ptr_eq(&first.0, &second.0) && kept(&other).is_none());
-        drop(first);
-        assert!(kept(&weight).is_some());
-        drop(second);
-        assert!(kept(&weight).is_none());
-        assert!(freeze(&random([32, 32, 1, 1])).is_none());
+    fn one_buffer_under_two_shapes_is_two_filters() {
+        let weight = random([64, 32, 3, 3]);
+        let other = weight.clone().reshape([32, 64, 3, 3]);
+        let filters = [&weight, &other].map(|weight| PreparedFilters::new(weight).unwrap());
+        for (weight, filters) in [weight, other].into_iter().zip(filters) {
+            let x = random([8, weight.dims()[1], 16, 16]);
+            let expected = values(conv2d(x.clone(), weight, None, winograd(1)));
+            assert_eq!(values(conv2d_prepared(x, &filters, None, None, false, winograd(1))), expected);
+        }
+    }
+
+    #[test]
+    fn gradients_with_prepared_filters_are_those_of_a_convolution() {
+        let weight = random([33, 40, 3, 3]);
+        let filters = PreparedFilters::new(&weight).unwrap();
+        let x = random([8, 40, 16, 15]);
+        let gradient = |run: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let x = Tensor::from_inner(x.clone()).require_grad();
+            let squares = run(x.clone()).powi_scalar(2).sum();
+            values(x.grad(&squares.backward()).unwrap())
+        };
+        let expected = gradient(&|x| conv2d(x, Tensor::from_inner(weight.clone()), None, winograd(1)));
+        assert_eq!(gradient(&|x| conv2d_prepared(x, &filters, None, None, false, winograd(1))), expected);
+    }
+
+    #[test]
+    fn other_kernels_are_not_prepared() {
+        assert!(PreparedFilters::new(&random([32, 32, 1, 1])).is_none());
+        assert!(PreparedFilters::new(&random([32, 32, 3, 5])).is_none());
     }
 }

@@ -21,12 +21,12 @@ pub(crate) fn conv2d(
 pub(crate) fn conv2d_then(
     x: Tensor<4>,
     weight: Tensor<4>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     add: Option<Tensor<4>>,
     relu: bool,
     options: ConvOptions,
 ) -> Tensor<4> {
-    let sums = conv2d(x, weight, Some(bias), options);
+    let sums = conv2d(x, weight, bias, options);
     let sums = match add {
         Some(add) => sums + add,
         None => sums,

@@ -123,6 +123,7 @@ mod tests {
     use pulp::WithSimd;
 
     use super::*;
+    use crate::filters::Filters;
     use crate::general;
     use crate::options::{ConvOptions, Geometry};
     use crate::tests::{archs, values};
@@ -202,7 +203,8 @@ mod tests {
             let x = values(images * ins * h * w, 1);
             let (weight, bias) = (values(outs * ins * kernel * kernel, 2), values(outs, 3));
             let add = values(images * outs * h * w, 4);
-            let sums = general::forward(&g, &x, &weight, &Finish::default());
+            let filters = Filters::new(&weight);
+            let sums = general::forward(&g, &x, &filters, &Finish::default());
             for (has_bias, added, relu) in [
                 (true, None, false),
                 (false, None, true),
@@ -219,9 +221,9 @@ mod tests {
                 };
                 let mut found = add.clone();
                 if finish.onto {
-                    general::forward_onto(&g, &x, &weight, &finish, &mut found);
+                    general::forward_onto(&g, &x, &filters, &finish, &mut found);
                 } else {
-                    found = general::forward(&g, &x, &weight, &finish);
+                    found = general::forward(&g, &x, &filters, &finish);
                 }
                 for (i, (found, sum)) in found.iter().zip(&sums).enumerate() {
                     let mut expected = *sum;
@@ -245,8 +247,12 @@ mod tests {
         let g = Geometry::new([1, 64, 4, 16], [24, 64, 1, 1], ConvOptions::default()).unwrap();
         let mut x = values(64 * 64, 1);
         x[5] = f32::NAN;
-        let found =
-            general::forward(&g, &x, &values(24 * 64, 2), &Finish { relu: true, ..Finish::default() });
+        let found = general::forward(
+            &g,
+            &x,
+            &Filters::new(&values(24 * 64, 2)),
+            &Finish { relu: true, ..Finish::default() },
+        );
         for (i, value) in found.iter().enumerate() {
             assert_eq!(value.is_nan(), i % 64 == 5, "value {i}: {value}");
         }

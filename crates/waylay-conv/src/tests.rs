@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
+use crate::filters::Filters;
 use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::{
@@ -140,7 +141,12 @@ fn errors(g: &Geometry, seed: u64) -> [f64; 3] {
         ]
     } else {
         [
-            general::forward(g, &x, &weight, &Finish { bias: Some(&bias), ..Finish::default() }),
+            general::forward(
+                g,
+                &x,
+                &Filters::new(&weight),
+                &Finish { bias: Some(&bias), ..Finish::default() },
+            ),
             general::input_gradient(g, &weight, &gradient),
             general::weight_gradient(g, &x, &gradient),
         ]
@@ -264,7 +270,14 @@ fn what_follows_a_convolution_and_its_gradients_equal_burns() {
                 let output = if ours {
                     conv2d_then(x.clone(), weight.clone(), Some(bias.clone()), add.clone(), relu, g.options)
                 } else {
-                    stock::conv2d_then(x.clone(), weight.clone(), bias.clone(), add.clone(), relu, g.options)
+                    stock::conv2d_then(
+                        x.clone(),
+                        weight.clone(),
+                        Some(bias.clone()),
+                        add.clone(),
+                        relu,
+                        g.options,
+                    )
                 };
                 let grads = (output.clone() * tensor(output.dims(), 99).detach()).sum().backward();
                 let gradients =

@@ -18,9 +18,9 @@ use self::tiling::{Run, Tiling};
 pub(crate) use self::weight::{fits_weight, weight_gradient};
 use crate::filters::Filters;
 use crate::finish::Finish;
-use crate::frozen::Kept;
 use crate::kernel::Kernel;
 use crate::options::Geometry;
+use crate::prepared::PreparedFilters;
 use crate::scratch;
 use crate::threads;
 use crate::window::Shared;
@@ -183,7 +183,7 @@ pub(crate) fn forward(
     g: &Geometry,
     x: &[f32],
     weight: &Filters<'_>,
-    kept: Option<&Kept>,
+    keeper: Option<&PreparedFilters>,
     finish: &Finish<'_>,
     output: &Shared<'_>,
 ) {
@@ -201,7 +201,7 @@ pub(crate) fn forward(
         })
         .collect();
     let work = Work { g, form, kernel, weight, finish, output };
-    let kept = kept.map(|kept| kept.transformed(g.options.stride[0], || work.all_filters()));
+    let kept = keeper.map(|keeper| keeper.transformed(g.options.stride[0], || work.all_filters()));
     if panels.len() >= LEAST_PANELS * threads::count() {
         work.panel_by_panel(x, &panels, kept);
     } else {

@@ -136,7 +136,7 @@ fn execute(graph: &Graph, given: HashMap<String, Value>) -> Result<Vec<Constant>
             continue;
         }
         let inputs = node.inputs.iter().map(|i| i.and_then(|id| values[id].clone())).collect();
-        let call = Call { node, opset: graph.opset, inputs, device: &device, batch: 1 };
+        let call = Call { node, opset: graph.opset, inputs, device: &device, batch: 1, prepared: None };
         for (id, value) in node.outputs.iter().zip(apply(node, call)?) {
             if let Some(id) = *id {
                 values[id] = Some(value);

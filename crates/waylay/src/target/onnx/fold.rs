@@ -159,7 +159,7 @@ fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxErro
             }
         }
         let inputs = node.inputs.iter().map(|i| i.and_then(|id| known.get(&id).cloned())).collect();
-        let call = Call { node: &node, opset: graph.opset, inputs, device, batch: 1 };
+        let call = Call { node: &node, opset: graph.opset, inputs, device, batch: 1, prepared: None };
         let values = apply(&node, call)?;
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = *id {

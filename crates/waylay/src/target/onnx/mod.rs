@@ -132,7 +132,7 @@ impl OnnxTarget {
     /// images come one by one. For training, whose batches are large, and whose own networks need the memory.
     #[must_use]
     pub fn without_kept_filters(mut self) -> Self {
-        self.loaded.network.thaw();
+        self.loaded.network.drop_prepared();
         self
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use waylay_conv::{FrozenFilters, freeze, undivided};
+use waylay_conv::{PreparedFilters, undivided};
 
 use super::OnnxError;
 use super::candidates::{self, Candidate};
@@ -62,9 +62,9 @@ impl Stage {
 /// How many values convolutions keep for each weight of a 3x3 kernel, at stride 1.
 const KEPT_PER_WEIGHT: usize = 4;
 
-/// Lets convolutions keep what they make of their filters, the smallest first, which belong to the largest maps, until that takes as much
-/// memory as all constants.
-fn frozen(known: &HashMap<Id, Value>) -> Vec<FrozenFilters> {
+/// The constants whose transforms convolutions keep: the smallest first, which belong to the largest maps, until that takes as
+/// much memory as all constants.
+fn prepare(known: &HashMap<Id, Value>) -> HashMap<Id, PreparedFilters> {
     let mut tensors: Vec<_> = known
         .iter()
         .filter_map(|(id, value)| if let Value::Tensor(tensor) = value { Some((*id, tensor)) } else { None })
@@ -72,17 +72,17 @@ fn frozen(known: &HashMap<Id, Value>) -> Vec<FrozenFilters> {
     let size = |tensor: &Ranked| tensor.dims().iter().product::<usize>();
     tensors.sort_unstable_by_key(|(id, tensor)| (size(tensor), *id));
     let mut room: usize = tensors.iter().map(|(_, tensor)| size(tensor)).sum();
-    let mut frozen = Vec::new();
-    for (_, tensor) in tensors {
+    let mut prepared = HashMap::new();
+    for (id, tensor) in tensors {
         if let Ranked::R4(weight) = tensor
             && let Some(left) = room.checked_sub(KEPT_PER_WEIGHT * size(tensor))
-            && let Some(filters) = freeze(weight)
+            && let Some(filters) = PreparedFilters::new(weight)
         {
             room = left;
-            frozen.push(filters);
+            prepared.insert(id, filters);
         }
     }
-    frozen
+    prepared
 }
 
 /// What a dry run measured.
@@ -106,8 +106,8 @@ pub(super) struct Network {
     device: Device,
     /// Whether each image's output depends on that image alone.
     independent: bool,
-    /// What convolutions keep of the constants.
-    frozen: Vec<FrozenFilters>,
+    /// Filters whose transforms convolutions keep, by the constant that they are.
+    prepared: HashMap<Id, PreparedFilters>,
     plans: Mutex<HashMap<Wanted, Arc<Plan>>>,
 }
 
@@ -155,7 +155,7 @@ impl Network {
             };
             known.insert(id, value);
         }
-        let frozen = frozen(&known);
+        let prepared = prepare(&known);
         Ok(Self {
             graph,
             known,
@@ -163,14 +163,14 @@ impl Network {
             taps: Vec::new(),
             device,
             independent: false,
-            frozen,
+            prepared,
             plans: Mutex::default(),
         })
     }
 
-    /// Lets go of what convolutions keep of the constants.
-    pub fn thaw(&mut self) {
-        self.frozen.clear();
+    /// Lets go of the transforms that convolutions keep.
+    pub fn drop_prepared(&mut self) {
+        self.prepared.clear();
     }
 
     pub fn device(&self) -> &Device {
@@ -418,7 +418,9 @@ impl Network {
             for id in &step.frees {
                 values[*id] = None;
             }
-            let call = Call { node, opset: self.graph.opset, inputs, device, batch: *batch };
+            let weight = node.inputs.get(1).copied().flatten();
+            let prepared = weight.and_then(|id| self.prepared.get(&id));
+            let call = Call { node, opset: self.graph.opset, inputs, device, batch: *batch, prepared };
             let made = match step.output {
                 None => apply(node, call)?,
                 Some(_) => apply_then(node, call, add, step.then.relu)?,
@@ -556,7 +558,14 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+    use prost::Message;
+
+    use super::super::hostile::{graph, node, relu, value, weight};
+    use super::super::proto::{AttributeProto, NodeProto, TensorProto};
+    use super::super::{OnnxTarget, OpenOptions};
     use super::*;
+    use crate::target::preprocess::Preset;
 
     #[test]
     fn parts_are_as_many_for_each_thread_and_no_smaller_than_pays() {
@@ -578,5 +587,71 @@ mod tests {
         assert_eq!(sizes(1, 4, 1), [0; 0]);
         assert_eq!(sizes(1, 8, 8), [0; 0]);
         assert_eq!(sizes(1, 32, 8), [4; 8]);
+    }
+    #[test]
+    fn one_constant_under_two_shapes_is_two_sets_of_filters() {
+        let values: Vec<f32> = (0..64 * 32 * 9).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1000.0).collect();
+        let ints = |name: &str, values: &[i64]| TensorProto {
+            name: Some(name.into()),
+            dims: vec![values.len() as i64],
+            data_type: Some(7),
+            int64_data: values.to_vec(),
+            ..Default::default()
+        };
+        let conv = |x: &str, weight: &str, output: &str| {
+            let mut conv = node("Conv", &[x, weight], output);
+            conv.attribute.push(AttributeProto {
+                name: Some("pads".into()),
+                ints: vec![1; 4],
+                r#type: Some(7),
+                ..Default::default()
+            });
+            conv
+        };
+        // The second weight: the first one, reshaped to what the maps say, or a constant of its own.
+        let reshaped = vec![
+            node("Shape", &["stem"], "shape of stem"),
+            node("Gather", &["shape of stem", "one"], "outs"),
+            node("Shape", &["map"], "shape of map"),
+            node("Gather", &["shape of map", "one"], "ins"),
+            node("Concat", &["outs", "ins", "kernel"], "shape"),
+            node("Reshape", &["weight", "shape"], "other weight"),
+        ];
+        let embedding = |second: Vec<NodeProto>, constant: bool| {
+            let mut model = relu();
+            let graph = graph(&mut model);
+            graph.input = vec![value("x", &[1, 3, 16, 16])];
+            graph.node = [
+                vec![node("Conv", &["x", "stem weight"], "stem"), conv("stem", "weight", "map")],
+                second,
+                vec![conv("map", "other weight", "maps"), node("GlobalAveragePool", &["maps"], "pooled")],
+                vec![node("Flatten", &["pooled"], "y")],
+            ]
+            .concat();
+            graph.node.iter_mut().filter(|n| n.op_type.as_deref() == Some("Concat")).for_each(|concat| {
+                concat.attribute.push(AttributeProto {
+                    name: Some("axis".into()),
+                    i: Some(0),
+                    r#type: Some(2),
+                    ..Default::default()
+                });
+            });
+            graph.initializer = vec![weight("weight", &[64, 32, 3, 3], &values), ints("one", &[1])];
+            graph.initializer.push(ints("kernel", &[3, 3]));
+            graph.initializer.push(weight("stem weight", &[32, 3, 1, 1], &values[..96]));
+            if constant {
+                graph.initializer.push(weight("other weight", &[32, 64, 3, 3], &values));
+            }
+            let options = OpenOptions::new(Preset::None);
+            let target = OnnxTarget::from_bytes("net.onnx", &model.encode_to_vec(), options).unwrap();
+            let x = (0..4 * 3 * 256).map(|i| (i * 13 % 47) as f32 / 47.0).collect::<Vec<f32>>();
+            let x = Tensor::<4>::from_data(TensorData::new(x, [4, 3, 16, 16]), &Device::flex());
+            target.loaded.run(x, false).unwrap().0.into_data().try_to_vec::<f32>().unwrap()
+        };
+        let (found, expected) = (embedding(reshaped, false), embedding(Vec::new(), true));
+        assert_eq!(found.len(), 4 * 32);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-4 * expected.abs().max(1e-2), "{found}, not {expected}");
+        }
     }
 }

@@ -115,8 +115,14 @@ fn total(call: &mut Call<'_>) -> Outcome {
     let mut sum = inputs.next().ok_or("a sum of nothing")??;
     for input in inputs {
         let inputs = vec![Some(sum), Some(input?)];
-        let mut pair =
-            Call { node: call.node, opset: call.opset, inputs, device: call.device, batch: call.batch };
+        let mut pair = Call {
+            node: call.node,
+            opset: call.opset,
+            inputs,
+            device: call.device,
+            batch: call.batch,
+            prepared: None,
+        };
         let added =
             binary(&mut pair, |a, b| a + b, i64::checked_add, |a, b| zip_rank!(a, b, (x, y) => x + y))?;
         sum = added.into_iter().next().ok_or("a sum of nothing")?;

@@ -1,6 +1,7 @@
 //! What an operator sees of its node: checked access to inputs and attributes.
 
 use burn::tensor::{Device, Tensor};
+use waylay_conv::PreparedFilters;
 
 use crate::target::onnx::constant::{Constant, Values, volume};
 use crate::target::onnx::graph::{Attribute, Node};
@@ -22,6 +23,8 @@ pub(in crate::target::onnx) struct Call<'a> {
     pub device: &'a Device,
     /// Images in the batch.
     pub batch: usize,
+    /// Input 1, where it is a constant of the graph whose transforms the network keeps.
+    pub prepared: Option<&'a PreparedFilters>,
 }
 
 impl Call<'_> {

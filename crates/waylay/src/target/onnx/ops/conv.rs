@@ -3,7 +3,7 @@
 use burn::tensor::module::{conv_transpose2d, conv_transpose3d, conv3d};
 use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions};
 use burn::tensor::{Tensor, TensorData, activation};
-use waylay_conv::{ConvOptions, conv2d, conv2d_then};
+use waylay_conv::{ConvOptions, conv2d, conv2d_prepared, conv2d_then};
 
 use super::window::Window;
 use super::{Call, Operator, Outcome, one, op};
@@ -104,7 +104,10 @@ pub(in crate::target::onnx) fn conv_then(call: &Call<'_>, add: Option<Tensor<4>>
         groups: s.groups,
         winograd: true,
     };
-    let y = conv2d_then(as_image(x)?, as_image(weight)?, bias, add, relu, options);
+    let y = match (&weight, call.prepared) {
+        (Ranked::R4(_), Some(filters)) => conv2d_prepared(as_image(x)?, filters, bias, add, relu, options),
+        _ => conv2d_then(as_image(x)?, as_image(weight)?, bias, add, relu, options),
+    };
     one(Ranked::R4(y).reshape(&result)?)
 }
 
