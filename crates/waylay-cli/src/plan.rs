@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, UaaGanConfig};
+use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Guidance, UaaGanConfig};
 use waylay::attack::{AttackChoice, Epsilon, PgdConfig};
 use waylay::dataset::{self, FolderOptions, Split};
 use waylay::image::io::MIN_SIDE;
@@ -20,7 +20,7 @@ use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 /// The configuration that ships inside the program, by the name that `--config` takes.
 pub const PAPER: &str = "paper";
 /// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
-const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
+pub const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
 /// Training steps and queries of `--quick`.
 const QUICK_STEPS: usize = 30;
 const QUICK_QUERIES: usize = 40;
@@ -185,6 +185,9 @@ pub fn generator(
     }
     guide(&mut table, guided, also)?;
     let mut config = typed(&table)?;
+    if config.generator.guidance != Guidance::Gradients {
+        config.generator.refinement_steps = 1;
+    }
     if quick {
         config.training.steps = config.training.steps.min(QUICK_STEPS);
         config.training.warmup = config.training.warmup.min(config.training.steps);
@@ -238,30 +241,38 @@ fn under(table: &mut toml::Table, defaults: toml::Table) {
 
 /// Makes the configuration that of guided-gan or of UAA-GAN, which has no guidance.
 fn guide(table: &mut toml::Table, guided: bool, also: bool) -> Result<()> {
-    let section = table.entry("generator").or_insert_with(|| toml::Table::new().into());
-    let Some(section) = section.as_table_mut() else { return Ok(()) };
-    let unguided = section.get("guidance").is_some_and(|value| value.as_str() == Some("none"));
+    let Some(section) = table.get_mut("generator").and_then(toml::Value::as_table_mut) else { return Ok(()) };
+    let guidance = section.get("guidance").and_then(toml::Value::as_str).map(str::to_owned);
+    let steps = section.get("refinement_steps").and_then(toml::Value::as_integer);
+    let unguided = guidance.as_deref() == Some("none");
     if guided {
-        if unguided {
-            let text =
-                "guided-gan with generator.guidance = none; need `feature-maps` or `gradients`, or uaa-gan";
-            return Err(Usage(text.into()).into());
-        }
-        return Ok(());
+        return match guidance.as_deref() {
+            Some("none") => Err(Usage(
+                "guided-gan with generator.guidance = none; need `feature-maps` or `gradients`, or uaa-gan".into(),
+            )
+            .into()),
+            Some("feature-maps") if steps.is_some_and(|steps| steps > 1) => Err(Usage(
+                "`generator.refinement_steps` belongs to `generator.guidance = \"gradients\"`: feature maps are seen once"
+                    .into(),
+            )
+            .into()),
+            _ => Ok(()),
+        };
     }
-    for key in ["guidance", "refinement_steps"] {
-        // A configuration that was written out has both keys, with UAA-GAN's values.
-        let own = unguided || (key == "refinement_steps" && !section.contains_key("guidance") && also);
-        if section.remove(key).is_some() && !also && !own {
-            return Err(Usage(format!(
-                "`generator.{key}` belongs to guided-gan; uaa-gan sees the image alone: need guided-gan, or leave the key out"
-            ))
-            .into());
-        }
-        if key == "guidance" && unguided {
-            section.remove("refinement_steps");
-        }
+    // A configuration that was written out has both keys, with UAA-GAN's values.
+    let stray = match (&guidance, steps) {
+        _ if also || unguided => None,
+        (Some(_), _) => Some("guidance"),
+        (None, Some(_)) => Some("refinement_steps"),
+        (None, None) => None,
+    };
+    if let Some(key) = stray {
+        return Err(Usage(format!(
+            "`generator.{key}` belongs to guided-gan; uaa-gan sees the image alone: need guided-gan, or leave the key out"
+        ))
+        .into());
     }
+    section.retain(|key, _| key != "guidance" && key != "refinement_steps");
     Ok(())
 }
 
@@ -326,8 +337,6 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use waylay::attack::uaa_gan::Guidance;
-
     use super::*;
 
     #[test]
@@ -381,6 +390,12 @@ mod tests {
             ),
             (Some("paper"), &maps, uaa, "`generator.guidance` belongs to guided-gan"),
             (Some("paper"), &[], guided, "--config paper is the paper's generator"),
+            (
+                None,
+                &["generator.guidance=feature-maps", "generator.refinement_steps=3"],
+                guided,
+                "feature maps are seen once",
+            ),
             (None, &["generator.guidance=none"], guided, "generator.guidance = none; need `feature-maps`"),
         ] {
             let error = guidance(config, set, attack, false).unwrap_err().to_string();

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use waylay::attack::AttackChoice;
+use waylay::attack::uaa_gan::UaaGanConfig;
 
 use super::print;
 use crate::cli::{ConfigArgs, ConfigName, UaaGanArgs};
@@ -10,13 +11,18 @@ use crate::plan;
 pub fn run(args: &ConfigArgs, json: bool) -> Result<()> {
     let paper = UaaGanArgs { config: Some(plan::PAPER.into()), set: Vec::new() };
     let none = UaaGanArgs::default();
-    let (attack, given, sample) = match args.name {
-        ConfigName::Paper => (AttackChoice::UaaGan, paper, false),
-        ConfigName::Default => (AttackChoice::UaaGan, none, false),
-        ConfigName::Sample => (AttackChoice::UaaGan, none, true),
-        ConfigName::GuidedGan => (AttackChoice::GuidedGan, none, false),
+    let (attack, given, sample, source) = match args.name {
+        ConfigName::Paper => (AttackChoice::UaaGan, paper, false, UaaGanConfig::PAPER),
+        ConfigName::Default => (AttackChoice::UaaGan, none, false, ""),
+        ConfigName::Sample => (AttackChoice::UaaGan, none, true, plan::SAMPLE_CONFIG),
+        ConfigName::GuidedGan => (AttackChoice::GuidedGan, none, false, UaaGanConfig::GUIDED),
     };
     let config = plan::generator(&given, attack, false, sample, false)?;
     let text = config.to_toml()?;
-    print(json, &*config, || text.trim_end().to_owned())
+    print(json, &*config, || format!("{}{}", remarks(source), text.trim_end()))
+}
+
+/// The comments at the beginning of a configuration: where its values come from.
+fn remarks(source: &str) -> String {
+    source.lines().take_while(|line| line.starts_with('#')).flat_map(|line| [line, "\n"]).collect()
 }

@@ -1,7 +1,7 @@
 //! What is shown beside the numbers: distance histograms, and queries with their results before and after.
 
-use super::outcome::{Example, Histogram, Hit};
-use super::{AuditError, AuditPlan, Measured, System, rows};
+use super::outcome::{AttackRow, Example, Histogram, Hit};
+use super::{AuditError, AuditPlan, Evidence, System, rows};
 use crate::image::{ImageBatch, Picture};
 use crate::retrieval;
 use crate::target::Embeddings;
@@ -14,21 +14,21 @@ const EXAMPLES: usize = 8;
 const TOP: usize = 5;
 
 /// Puts every attack's distances to true matches into bins that all attacks share.
-pub fn fill_histograms(measured: &mut [Measured]) {
-    let all = || measured.iter().flat_map(|m| m.match_distances.iter().copied());
+pub(super) fn fill_histograms(rows: &mut [AttackRow], evidence: &[Evidence]) {
+    let all = || evidence.iter().flat_map(|e| e.match_distances.iter().copied());
     let (from, to) =
         all().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), d| (low.min(d), high.max(d)));
     if !(from.is_finite() && to.is_finite()) {
         return;
     }
     let (from, to) = (f64::from(from.min(0.0)), f64::from(to.max(from + 1e-6)));
-    for m in measured {
+    for (row, of_row) in rows.iter_mut().zip(evidence) {
         let mut counts = vec![0; BINS];
-        for d in &m.match_distances {
+        for d in &of_row.match_distances {
             let bin = (f64::from(*d) - from) / (to - from) * BINS as f64;
             counts[(bin as usize).min(BINS - 1)] += 1;
         }
-        m.row.distances = Histogram { from, to, counts };
+        row.distances = Histogram { from, to, counts };
     }
 }
 
@@ -38,11 +38,13 @@ pub(super) fn examples(
     queries: &ImageBatch,
     system: &System<'_>,
     clean: &Embeddings,
-    measured: &[Measured],
+    rows: &[AttackRow],
+    evidence: &[Evidence],
 ) -> Result<Vec<Example>, AuditError> {
-    let rows: Vec<_> = measured.iter().map(|m| m.row.clone()).collect();
-    let name = rows::shown(&rows).map_or(rows::CLEAN, |row| row.name.as_str());
-    let Some(shown) = measured.iter().find(|m| m.row.name == name) else { return Ok(Vec::new()) };
+    let name = rows::shown(rows).map_or(rows::CLEAN, |row| row.name.as_str());
+    let Some((_, shown)) = rows.iter().zip(evidence).find(|(row, _)| row.name == name) else {
+        return Ok(Vec::new());
+    };
     let gallery = &system.gallery_embeddings;
     let top = TOP.min(gallery.count());
     let before = retrieval::top_k(clean, gallery, top, plan.metric)?;
@@ -68,7 +70,7 @@ pub(super) fn examples(
         examples.push(Example {
             query: item.name.clone(),
             identity: item.identity.clone(),
-            attack: shown.row.name.clone(),
+            attack: name.into(),
             query_png: Picture::from_batch(queries, i).encode_png()?,
             adversarial_png: Picture::from_batch(&shown.images, i).encode_png()?,
             perturbation_png: perturbation(queries, &shown.images, i, amplification as f32).encode_png()?,

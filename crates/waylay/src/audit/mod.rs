@@ -21,7 +21,7 @@ use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowled
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
 use crate::quality::{self, QualityError};
-use crate::retrieval::{Evaluation, RetrievalError};
+use crate::retrieval::RetrievalError;
 use crate::run::{OutputDir, Progress, Seed, WriteError};
 use crate::target::onnx::OnnxError;
 use crate::target::onnx::Verification;
@@ -132,9 +132,8 @@ impl Planned {
     }
 }
 
-/// One attack's result before it becomes a row.
-struct Measured {
-    row: AttackRow,
+/// What an attack leaves besides the numbers of its row.
+struct Evidence {
     images: ImageBatch,
     embeddings: Embeddings,
     match_distances: Vec<f32>,
@@ -167,29 +166,40 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         }
     }
 
-    let mut measured = Vec::new();
+    let (mut rows, mut evidence) = (Vec::new(), Vec::new());
     for planned in attacks {
         let attack = planned.attack.as_ref();
         let crafted =
             craft(attack, &queries, &scene, progress).map_err(|e| AuditError::Attack(attack.name(), e))?;
         let images = save_and_read_back(&crafted, &plan.split.query, &attack.name(), size, out)?;
         let (evaluation, embeddings) = system.search(&images)?;
-        let epsilon_255 = scene.budget(attack).in_255();
-        let row = AttackRow { epsilon_255, ..row(&planned, &evaluation, &crafted, &queries, &images)? };
-        let mean_cosine = mean_cosine(&clean_embeddings, &embeddings);
+        let quality = quality::measure(&queries, &images)?;
+        rows.push(AttackRow {
+            name: attack.name(),
+            label: attack.label(),
+            knowledge: attack.knowledge(),
+            epsilon_255: scene.budget(attack).in_255(),
+            trained_against: planned.trained_against,
+            scores: evaluation.scores.clone(),
+            linf_255: quality.linf_255,
+            l2: quality.l2,
+            psnr_db: quality.psnr_db,
+            ssim: quality.ssim,
+            ms_per_image: 1e3 * crafted.seconds / images.count() as f64,
+            train_seconds: planned.train_seconds,
+            mean_cosine: mean_cosine(&clean_embeddings, &embeddings),
+            config: attack.config(),
+            distances: outcome::Histogram::default(),
+            first_match: evaluation.per_query.iter().map(|q| q.rank_of_first_match()).collect(),
+            average_precision: evaluation.per_query.iter().map(|q| q.average_precision).collect(),
+        });
         let match_distances =
             evaluation.per_query.iter().flat_map(|q| q.match_distances.iter().copied()).collect();
-        measured.push(Measured {
-            row: AttackRow { mean_cosine, ..row },
-            images,
-            embeddings,
-            match_distances,
-        });
+        evidence.push(Evidence { images, embeddings, match_distances });
     }
-    evidence::fill_histograms(&mut measured);
-    let examples = evidence::examples(&plan, &queries, &system, &clean_embeddings, &measured)?;
+    evidence::fill_histograms(&mut rows, &evidence);
+    let examples = evidence::examples(&plan, &queries, &system, &clean_embeddings, &rows, &evidence)?;
 
-    let rows: Vec<AttackRow> = measured.into_iter().map(|m| m.row).collect();
     let clean = rows.first().map_or_else(Scores::default, |row| row.scores.clone());
     let worst_case = worst_case(&rows);
     Ok(Audit {
@@ -357,36 +367,6 @@ fn save_and_read_back(
     }
     // They are of the target's size already, and are taken as they are.
     Ok(dataset::load(&saved, size, Resizing::default())?)
-}
-
-fn row(
-    planned: &Planned,
-    evaluation: &Evaluation,
-    crafted: &Crafted,
-    clean: &ImageBatch,
-    images: &ImageBatch,
-) -> Result<AttackRow, AuditError> {
-    let quality = quality::measure(clean, images)?;
-    let attack = planned.attack.as_ref();
-    Ok(AttackRow {
-        name: attack.name(),
-        label: attack.label(),
-        knowledge: attack.knowledge(),
-        epsilon_255: 0.0,
-        trained_against: planned.trained_against,
-        scores: evaluation.scores.clone(),
-        linf_255: quality.linf_255,
-        l2: quality.l2,
-        psnr_db: quality.psnr_db,
-        ssim: quality.ssim,
-        ms_per_image: 1e3 * crafted.seconds / images.count() as f64,
-        train_seconds: planned.train_seconds,
-        mean_cosine: 0.0,
-        config: attack.config(),
-        distances: outcome::Histogram::default(),
-        first_match: evaluation.per_query.iter().map(|q| q.rank_of_first_match()).collect(),
-        average_precision: evaluation.per_query.iter().map(|q| q.average_precision).collect(),
-    })
 }
 
 fn mean_cosine(a: &Embeddings, b: &Embeddings) -> f64 {

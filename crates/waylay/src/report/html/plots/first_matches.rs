@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{Figure, Ink, Key, TEXT, draw};
+use super::{Figure, Ink, Key, draw, quiet};
 use crate::audit::outcome::Audit;
 use crate::report::ReportError;
 
@@ -33,14 +33,7 @@ pub(in crate::report::html) fn first_matches(audit: &Audit) -> Result<Option<Fig
             .x_label_area_size(86)
             .y_label_area_size(92)
             .build_cartesian_2d((1.0..last).log_scale(), 0.0..1.0)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Ink::Grid.line(1.0, 1))
-            .axis_style(Ink::Grid.line(1.0, 2))
-            .label_style(Ink::Text.text(TEXT))
-            .axis_desc_style(Ink::Text.text(TEXT))
+        quiet(&mut chart.configure_mesh())
             .x_labels(5)
             .y_labels(5)
             .x_desc("rank k (logarithmic)")

@@ -8,7 +8,9 @@ mod visibility;
 
 use minijinja::HtmlEscape;
 use minijinja::value::Value;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::TextStyle;
 use serde::Serialize;
@@ -119,6 +121,22 @@ impl Ink {
     fn line(self, opacity: f64, width: u32) -> ShapeStyle {
         self.sentinel().mix(opacity).stroke_width(width)
     }
+}
+
+/// The plots' grid and text: horizontal lines at the labels alone.
+fn quiet<'m, 'a, 'b, X, Y, XT, YT>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'a>>,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'a>>
+where
+    X: Ranged<ValueType = XT> + ValueFormatter<XT>,
+    Y: Ranged<ValueType = YT> + ValueFormatter<YT>,
+{
+    mesh.disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(Ink::Grid.line(1.0, 1))
+        .axis_style(Ink::Grid.line(1.0, 2))
+        .label_style(Ink::Text.text(TEXT))
+        .axis_desc_style(Ink::Text.text(TEXT))
 }
 
 /// Paints a plot of `size` and hands its colours to the style sheet.

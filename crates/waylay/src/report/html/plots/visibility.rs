@@ -4,7 +4,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Figure, Ink, TEXT, draw, span};
+use super::{Figure, Ink, TEXT, draw, quiet, span};
 use crate::audit::outcome::{AttackRow, Audit};
 use crate::audit::rows;
 use crate::report::ReportError;
@@ -34,14 +34,7 @@ pub(in crate::report::html) fn visibility(audit: &Audit) -> Result<Option<Figure
             .x_label_area_size(86)
             .y_label_area_size(92)
             .build_cartesian_2d(x.clone(), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Ink::Grid.line(1.0, 1))
-            .axis_style(Ink::Grid.line(1.0, 2))
-            .label_style(Ink::Text.text(TEXT))
-            .axis_desc_style(Ink::Text.text(TEXT))
+        quiet(&mut chart.configure_mesh())
             .y_labels(5)
             .x_desc("PSNR in dB, higher is fainter")
             .x_label_formatter(&|psnr| format!("{psnr:.0}"))
@@ -69,17 +62,26 @@ pub(in crate::report::html) fn visibility(audit: &Audit) -> Result<Option<Figure
 
 /// PSNR and mAP of attacks that differ in their budget alone, in the order of PSNR.
 fn budgets(points: &[(&AttackRow, f64, f64)]) -> Vec<Vec<(f64, f64)>> {
-    let family = |row: &AttackRow| row.name.split_once('@').map_or(row.name.clone(), |(name, _)| name.into());
-    let mut names: Vec<String> = points.iter().map(|p| family(p.0)).collect();
-    names.sort();
-    names.dedup();
-    let lines = names.into_iter().map(|name| {
-        let mut line: Vec<(f64, f64)> =
-            points.iter().filter(|p| family(p.0) == name).map(|p| (p.1, p.2)).collect();
-        line.sort_by(|a, b| a.0.total_cmp(&b.0));
-        line
-    });
-    lines.filter(|line| line.len() > 1).collect()
+    let mut families: Vec<(&AttackRow, Vec<(f64, f64)>)> = Vec::new();
+    for (row, psnr, map) in points {
+        match families.iter_mut().find(|(first, _)| same_but_for_budget(first, row)) {
+            Some((_, line)) => line.push((*psnr, *map)),
+            None => families.push((row, vec![(*psnr, *map)])),
+        }
+    }
+    let mut lines: Vec<_> = families.into_iter().map(|(_, line)| line).filter(|line| line.len() > 1).collect();
+    lines.iter_mut().for_each(|line| line.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    lines
+}
+
+/// Whether two rows are of one attack, at budgets of their own.
+fn same_but_for_budget(a: &AttackRow, b: &AttackRow) -> bool {
+    let without_budget = |row: &AttackRow| {
+        let mut config = row.config.clone();
+        config.as_object_mut().map(|config| config.remove("epsilon_255"));
+        config
+    };
+    a.epsilon_255 != b.epsilon_255 && a.knowledge == b.knowledge && without_budget(a) == without_budget(b)
 }
 
 /// The labels from bottom to top, moved up where they would cover one another.
@@ -123,8 +125,9 @@ mod tests {
             budgets(&points)
         };
         assert!(lines(&audit).is_empty());
-        audit.attacks[4].name = "pgd-10@4".into();
-        audit.attacks[4].psnr_db = Some(20.0);
+        let (pgd_10, own) = (audit.attacks[3].clone(), &mut audit.attacks[4]);
+        *own = AttackRow { name: "pgd-10@4".into(), epsilon_255: 4.0, ..pgd_10 };
+        (own.psnr_db, own.scores.map) = (Some(20.0), 0.009);
         assert_eq!(lines(&audit), [[(20.0, 0.009), (33.9, 0.013)]]);
     }
 
