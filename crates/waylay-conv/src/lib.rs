@@ -1,5 +1,5 @@
 //! Fast CPU convolution, the layers around it, forward and backward, and Adam, for Burn's flex backend; on any other
-//! device, Burn's own. And the kernels of exact nearest-neighbour search: [`PackedRows`] and [`nearest`].
+//! device, Burn's own. And products of plain slices, for exact search: [`PackedRows`].
 //!
 //! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
 //! the same bits.
@@ -21,7 +21,6 @@ mod general;
 mod im2col;
 mod kernel;
 mod memory;
-pub mod nearest;
 mod norm;
 mod options;
 mod packed_rows;

@@ -6,7 +6,6 @@
 mod average_precision;
 mod error;
 mod minp;
-mod nearest;
 mod protocol;
 mod rank_k;
 mod ranking;

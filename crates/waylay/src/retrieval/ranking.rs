@@ -1,7 +1,5 @@
 //! Where a query's matches stand in its ranking: all that the metrics need to know.
 
-use waylay_conv::nearest::count_at_most;
-
 /// Most matches for each of which all distances are compared; with more, each distance is looked up among the matches'.
 const FEW: usize = 128;
 
@@ -40,6 +38,11 @@ impl MatchRanks {
     pub fn within(&self, k: usize) -> usize {
         self.0.partition_point(|rank| *rank <= k)
     }
+}
+
+/// How many of `distances` are at most `limit`; counted in 32 bits, as wide as the values.
+fn count_at_most(distances: &[f32], limit: f32) -> usize {
+    distances.iter().map(|distance| u32::from(*distance <= limit)).sum::<u32>() as usize
 }
 
 /// A query's matches: their ranks, `None` without any, and their distances, ascending.

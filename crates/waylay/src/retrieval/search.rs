@@ -1,5 +1,4 @@
-//! Exact search. All distances at once are tiles of matrix products; of the nearest, `nearest` measures only those pairs
-//! that it cannot rule out.
+//! Exact search: all distances are tiles of matrix products, of which what is nearest is kept.
 //!
 //! Euclidean distances of tiles come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
 //! lengths, so that the distance of an embedding to itself can come out as up to 1e-3 of its length instead of 0.
@@ -13,7 +12,7 @@ use rayon::prelude::*;
 use waylay_conv::PackedRows;
 
 use super::ranking::Matches;
-use super::{Metric, Relevance, RetrievalError, nearest};
+use super::{Metric, Relevance, RetrievalError};
 use crate::target::Embeddings;
 
 /// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
@@ -100,8 +99,7 @@ pub fn distances(
 /// to the size of the gallery, or the dimensions differ. Beside the gallery (and its rows of length 1, for cosine), memory
 /// grows with `k` and the queries alone.
 ///
-/// No item is missed. Small searches give the bits of [`distances`]; in others, where that is quicker, a distance is summed
-/// for its pair alone, and is the same to within the rounding of [`distances`].
+/// The distances are those of [`distances`].
 pub fn top_k(
     queries: &Embeddings,
     gallery: &Embeddings,
@@ -111,49 +109,20 @@ pub fn top_k(
     if k == 0 || k > gallery.count() {
         return Err(RetrievalError::Results { k, gallery: gallery.count() });
     }
-    check_dimensions(queries, gallery)?;
-    let dim = gallery.dim();
-    let (queries, gallery) = (comparable(queries, metric), comparable(gallery, metric));
-    let mut found = nearest::top_k(&queries, &gallery, dim, k, metric);
-    let left: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
-    if !left.is_empty() {
-        let mut pair = Pair::of(queries, gallery, dim, metric);
-        pair.queries = pair.queries.pick(&left);
-        for (query, hits) in left.into_iter().zip(pair.top_k(k)) {
-            found[query] = Some(hits);
-        }
-    }
-    Ok(found.into_iter().flatten().collect())
+    Ok(Pair::new(queries, gallery, metric)?.top_k(k))
 }
 
-/// The matches of each query. Holds a tile of distances per thread, never the whole matrix; where it is quicker, pairs are measured
-/// only where bounds leave it open whether they are nearer than a match.
+/// The matches of each query. Holds a tile of distances per thread, never the whole matrix.
 pub(super) fn matches(
     queries: &Embeddings,
     gallery: &Embeddings,
     relevance: &Relevance,
     metric: Metric,
 ) -> Result<Vec<Matches>, RetrievalError> {
-    check_dimensions(queries, gallery)?;
-    let dim = gallery.dim();
-    let (queries, gallery) = (comparable(queries, metric), comparable(gallery, metric));
-    let known = |query: usize| [relevance.matches(query), relevance.excluded(query)];
-    let mut found = nearest::matches(&queries, &gallery, dim, metric, known);
-    let left: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
-    if !left.is_empty() {
-        let mut pair = Pair::of(queries, gallery, dim, metric);
-        if left.len() < found.len() {
-            pair.queries = pair.queries.pick(&left);
-        }
-        let matches = pair.for_each_query(|place, distances| {
-            let [matches, excluded] = known(left[place]);
-            Matches::among(distances, matches, excluded)
-        });
-        for (query, matches) in left.into_iter().zip(matches) {
-            found[query] = Some(matches);
-        }
-    }
-    Ok(found.into_iter().flatten().collect())
+    let pair = Pair::new(queries, gallery, metric)?;
+    Ok(pair.for_each_query(|query, distances| {
+        Matches::among(distances, relevance.matches(query), relevance.excluded(query))
+    }))
 }
 
 /// Adds to `nearest`, the `k` best so far, what is nearer among `distances` of gallery items from `start`.
@@ -173,30 +142,23 @@ fn keep_nearest(nearest: &mut BinaryHeap<Hit>, k: usize, start: usize, distances
 }
 
 /// Whether no product of values up to this magnitude overflows, nor do all of them vanish.
-pub(super) fn is_harmless(largest: f32) -> bool {
+fn is_harmless(largest: f32) -> bool {
     largest == 0.0 || (1e-9..1e9).contains(&largest)
 }
 
 /// The largest magnitude.
-pub(super) fn largest(values: &[f32]) -> f32 {
+fn largest(values: &[f32]) -> f32 {
     // Without their sign, the bits of finite numbers sort like the numbers, and their maximum is found in vectors.
     let bits = |values: &[f32]| values.iter().fold(0, |most, value| value.abs().to_bits().max(most));
     f32::from_bits(values.par_chunks(1 << 16).map(bits).max().unwrap_or(0))
 }
 
 /// The values that a metric compares: rows of length 1 (or 0) for cosine, and the rows as they are for Euclidean distance.
-pub(super) fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
+fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
     match metric {
         Metric::Cosine => embeddings.normalised().into_values().into(),
         Metric::Euclidean => embeddings.values().into(),
     }
-}
-
-fn check_dimensions(queries: &Embeddings, gallery: &Embeddings) -> Result<(), RetrievalError> {
-    if queries.dim() == gallery.dim() {
-        return Ok(());
-    }
-    Err(RetrievalError::Dimensions { query: queries.dim(), gallery: gallery.dim() })
 }
 
 /// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common `scale`, with their
@@ -228,13 +190,6 @@ impl<'a> Rows<'a> {
         self.values.len() / self.dim
     }
 
-    /// Some of the rows, in that order.
-    fn pick(&self, rows: &[usize]) -> Self {
-        let values = rows.iter().flat_map(|&row| self.rows(row..row + 1)).copied().collect();
-        let squares = rows.iter().filter_map(|&row| self.squares.get(row)).copied().collect();
-        Self { values, squares, dim: self.dim }
-    }
-
     fn rows(&self, rows: Range<usize>) -> &[f32] {
         &self.values[rows.start * self.dim..rows.end * self.dim]
     }
@@ -252,17 +207,16 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn new(queries: &'a Embeddings, gallery: &'a Embeddings, metric: Metric) -> Result<Self, RetrievalError> {
-        check_dimensions(queries, gallery)?;
-        Ok(Self::of(comparable(queries, metric), comparable(gallery, metric), gallery.dim(), metric))
-    }
-
-    /// The pair of values that are [`comparable`].
-    fn of(queries: Cow<'a, [f32]>, gallery: Cow<'a, [f32]>, dim: usize, metric: Metric) -> Self {
+        let dim = gallery.dim();
+        if queries.dim() != dim {
+            return Err(RetrievalError::Dimensions { query: queries.dim(), gallery: dim });
+        }
+        let (queries, gallery) = (comparable(queries, metric), comparable(gallery, metric));
         let largest = largest(&queries).max(largest(&gallery));
         let scale = if is_harmless(largest) { 1.0 } else { f64::from(largest).log2().floor().exp2() };
         let (queries, gallery) =
             (Rows::new(queries, dim, metric, scale), Rows::new(gallery, dim, metric, scale));
-        Self { queries, gallery, metric, scale }
+        Ok(Self { queries, gallery, metric, scale })
     }
 
     /// The `k` nearest of each query.
