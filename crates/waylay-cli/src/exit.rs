@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
 use waylay::attack::{AttackChoiceError, EpsilonError};
 use waylay::dataset::DatasetError;
+use waylay::embedder::EmbedderError;
+use waylay::embedder::onnx::OnnxError;
+use waylay::embedder::preprocess::PreprocessError;
 use waylay::fit::FitError;
 use waylay::image::{ImageWriteError, ReadError};
 use waylay::quality::QualityError;
 use waylay::retrieval::RetrievalError;
 use waylay::run::{OutputError, WriteError};
-use waylay::target::onnx::OnnxError;
-use waylay::target::preprocess::PreprocessError;
 
 use crate::commands::fetch::FetchError;
 
@@ -100,7 +101,8 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<QualityError>()
         {
             Some(DATA)
-        } else if cause.is::<OnnxError>()
+        } else if cause.is::<EmbedderError>()
+            || cause.is::<OnnxError>()
             || cause.is::<PreprocessError>()
             || cause.is::<GeneratorFileError>()
             || cause.is::<Unfit>()

@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Guidance, UaaGanConfig};
 use waylay::attack::{AttackChoice, Epsilon, PgdConfig};
 use waylay::dataset::{self, FolderOptions, Split};
+use waylay::embedder::onnx::{
+    GRADIENT_FACTOR, Head, OnnxEmbedder, OpenOptions, Pool, TOLERANCE, Verification, verify,
+};
+use waylay::embedder::preprocess::{Preprocess, Preset};
+use waylay::embedder::{Embedder, sample_embedder};
+use waylay::embedding::Metric;
 use waylay::image::io::MIN_SIDE;
 use waylay::run::{Device, DeviceKind};
-use waylay::target::onnx::{
-    GRADIENT_FACTOR, Head, OnnxTarget, OpenOptions, Pool, TOLERANCE, Verification, verify,
-};
-use waylay::target::preprocess::{Preprocess, Preset};
-use waylay::target::{Metric, Target, sample_target};
 
 use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
 use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
@@ -42,7 +43,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
 }
 
 /// The target: a file, or the embedded sample's.
-pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
+pub fn target(args: &TargetArgs) -> Result<OnnxEmbedder> {
     let device = device(&args.network)?;
     let Some(path) = &args.target else {
         let network = &args.network;
@@ -51,7 +52,7 @@ pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
             let text = "--preprocess, --output, --pool and --whiten describe a model; need --target FILE";
             return Err(Usage(text.into()).into());
         }
-        return Ok(sample_target(device)?);
+        return Ok(sample_embedder(device)?);
     };
     let preset = args.preprocess.as_deref().map(str::parse::<Preset>).transpose()?;
     let preprocess = Preprocess::choose(path, preset)?;
@@ -62,7 +63,7 @@ pub fn target(args: &TargetArgs) -> Result<OnnxTarget> {
         device,
         ..OpenOptions::new(preprocess)
     };
-    let target = OnnxTarget::open(path, options).with_context(|| format!("target `{}`", path.display()))?;
+    let target = OnnxEmbedder::open(path, options).with_context(|| format!("target `{}`", path.display()))?;
     let [_, height, width] = target.input();
     if height.min(width) < MIN_SIDE {
         let (name, need) = (target.name(), MIN_SIDE);
@@ -98,7 +99,7 @@ pub fn head(args: &NetworkArgs) -> Result<Head> {
 }
 
 /// Compares `target` with the reference arrays beside it, `MODEL.npz`, where there are any; an error where they differ.
-pub fn verified(args: &TargetArgs, target: &OnnxTarget) -> Result<Option<Verification>> {
+pub fn verified(args: &TargetArgs, target: &OnnxEmbedder) -> Result<Option<Verification>> {
     let Some(model) = &args.target else { return Ok(None) };
     let reference = model.with_extension("npz");
     if !reference.exists() {

@@ -12,8 +12,8 @@ use predicates::str::{contains, is_empty, starts_with};
 use serde_json::Value;
 use tempfile::TempDir;
 use waylay::dataset;
+use waylay::embedder::onnx::write::{Layer, write};
 use waylay::image::Picture;
-use waylay::target::onnx::write::{Layer, write};
 
 const USAGE: i32 = 2;
 const DATA: i32 = 3;

@@ -17,10 +17,11 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, Guidance};
 use waylay::attack::{Epsilon, Scene};
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::{OnnxEmbedder, OpenOptions};
+use waylay::embedder::preprocess::Preset;
+use waylay::embedding::{Embeddings, Metric};
 use waylay::run::Seed;
-use waylay::target::onnx::{OnnxTarget, OpenOptions};
-use waylay::target::preprocess::Preset;
-use waylay::target::{Embeddings, Metric, Target};
 use waylay_conv::{Activation, Adam, ConvOptions, activate, conv_transpose2d, conv2d, instance_norm_then};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -166,9 +167,9 @@ impl Discriminator {
     }
 }
 
-fn open(model: Option<&String>, preset: Preset) -> Outcome<OnnxTarget> {
+fn open(model: Option<&String>, preset: Preset) -> Outcome<OnnxEmbedder> {
     let model = model.ok_or("this case needs a MODEL")?;
-    Ok(OnnxTarget::open(Path::new(model), OpenOptions::new(preset))?)
+    Ok(OnnxEmbedder::open(Path::new(model), OpenOptions::new(preset))?)
 }
 
 /// Median, least and most of `runs` runs in milliseconds, after one that is not counted.
@@ -195,7 +196,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 
 /// A step of `step_torch.py` (`uaa` false) or of `uaa_gan_torch.py`.
 fn step(
-    target: &OnnxTarget,
+    target: &OnnxEmbedder,
     uaa: bool,
     n: usize,
     blocks: usize,
@@ -255,7 +256,7 @@ fn craft(side: usize, runs: usize) -> Outcome<[f64; 3]> {
 }
 
 /// The generator guided by feature maps's forward pass with that of `target`, per image.
-fn craft_conditioned(target: &OnnxTarget, runs: usize) -> Outcome<[f64; 3]> {
+fn craft_conditioned(target: &OnnxEmbedder, runs: usize) -> Outcome<[f64; 3]> {
     let (device, mut random) = (Device::flex(), Seed(0).stream("peers"));
     let config = GeneratorConfig { guidance: Guidance::FeatureMaps, ..GeneratorConfig::default() };
     let generator = Conditioned::new(&config, target, &mut random, &device);
@@ -271,7 +272,7 @@ fn craft_conditioned(target: &OnnxTarget, runs: usize) -> Outcome<[f64; 3]> {
     Ok(times.map(|ms| ms / 8.0))
 }
 
-fn network(target: &OnnxTarget, batch: usize, gradient: bool, runs: usize) -> Outcome<[f64; 3]> {
+fn network(target: &OnnxEmbedder, batch: usize, gradient: bool, runs: usize) -> Outcome<[f64; 3]> {
     let [c, h, w] = target.input();
     let plain = Device::flex();
     let x = Tensor::<4>::random([batch, c, h, w], Distribution::Uniform(0.0, 1.0), &plain);

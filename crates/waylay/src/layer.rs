@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use waylay_conv::ConvOptions;
 
-use crate::target::onnx::write::Layer;
+use crate::embedder::onnx::write::Layer;
 
 /// Added to the variance in normalisations.
 const NORM_EPSILON: f64 = 1e-5;

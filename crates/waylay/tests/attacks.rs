@@ -12,10 +12,11 @@ use waylay::attack::uaa_gan::{Generator, GeneratorAttack, GeneratorConfig, Guida
 use waylay::attack::{
     Access, Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft, feature_distance,
 };
+use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedder::{Embedder, EmbedderError, Features, Tap};
+use waylay::embedding::{Embeddings, Metric};
 use waylay::image::ImageBatch;
 use waylay::run::{Device, Seed, Silent};
-use waylay::target::onnx::{OnnxError, OnnxTarget};
-use waylay::target::{Embeddings, Features, Metric, Tap, Target};
 
 use small_target::{images, target};
 
@@ -46,14 +47,14 @@ fn config(guidance: Guidance) -> UaaGanConfig {
     config
 }
 
-fn untrained(target: &OnnxTarget, guidance: Guidance) -> Entry {
+fn untrained(target: &OnnxEmbedder, guidance: Guidance) -> Entry {
     let config = config(guidance);
     let mut random = Seed(1).stream("untrained");
     let generator = Generator::new(&config.generator, target, &mut random, &Device::flex()).unwrap();
     Entry { attack: Box::new(GeneratorAttack { generator, config }), random: false }
 }
 
-fn trained(target: &OnnxTarget, guidance: Guidance) -> Entry {
+fn trained(target: &OnnxEmbedder, guidance: Guidance) -> Entry {
     let config = config(guidance);
     let checked = config.clone().check().unwrap();
     let generator = train(&checked, &images(8, INPUT), &scene(target, 8.0, 1), &Silent).unwrap().generator;
@@ -92,7 +93,7 @@ impl Attack for Hostile {
 }
 
 /// Every attack, and finite ones that ignore the budget and the range.
-fn table(target: &OnnxTarget) -> Vec<Entry> {
+fn table(target: &OnnxEmbedder) -> Vec<Entry> {
     let mut table: Vec<Entry> =
         ["noise", "fgsm", "pgd", "pgd-40", "pgd-1-opposite", "pgd-5-opposite", "pgd@3"]
             .into_iter()
@@ -111,7 +112,7 @@ fn table(target: &OnnxTarget) -> Vec<Entry> {
     table
 }
 
-fn scene(target: &OnnxTarget, epsilon: f64, seed: u64) -> Scene<'_> {
+fn scene(target: &OnnxEmbedder, epsilon: f64, seed: u64) -> Scene<'_> {
     Scene {
         target,
         metric: Metric::Cosine,
@@ -137,7 +138,7 @@ fn levels(images: &ImageBatch, what: &str) -> Vec<i32> {
     images.pixels().iter().map(level).collect()
 }
 
-fn mean_distance(target: &OnnxTarget, metric: Metric, clean: &ImageBatch, images: &ImageBatch) -> f64 {
+fn mean_distance(target: &OnnxEmbedder, metric: Metric, clean: &ImageBatch, images: &ImageBatch) -> f64 {
     let device = Device::flex();
     let embed = |batch: &ImageBatch| target.forward(batch.to_tensor(&device)).unwrap().embedding;
     feature_distance(metric, embed(clean), embed(images)).mean().into_data().iter::<f64>().next().unwrap()
@@ -210,7 +211,7 @@ fn what_a_query_becomes_does_not_depend_on_its_batch() {
 
 /// A target that counts the images that pass through it, and those of them whose gradient is asked for.
 struct Counting {
-    target: OnnxTarget,
+    target: OnnxEmbedder,
     forwards: AtomicUsize,
     gradients: AtomicUsize,
 }
@@ -223,7 +224,7 @@ impl Counting {
     }
 }
 
-impl Target for Counting {
+impl Embedder for Counting {
     fn name(&self) -> &str {
         self.target.name()
     }
@@ -244,17 +245,17 @@ impl Target for Counting {
         self.target.taps()
     }
 
-    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, OnnxError> {
+    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, EmbedderError> {
         self.count(&pixels);
         self.target.embedding(pixels)
     }
 
-    fn forward(&self, pixels: Tensor<4>) -> Result<Features, OnnxError> {
+    fn forward(&self, pixels: Tensor<4>) -> Result<Features, EmbedderError> {
         self.count(&pixels);
         self.target.forward(pixels)
     }
 
-    fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, OnnxError> {
+    fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, EmbedderError> {
         self.target.embed(images, device)
     }
 }

@@ -8,10 +8,11 @@ use burn::tensor::Tensor;
 use waylay::attack::uaa_gan::{GeneratorConfig, UaaGanConfig, train};
 use waylay::attack::{Epsilon, Scene, opposite_look};
 use waylay::dataset::{self, Item};
+use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedder::{Embedder, sample_embedder};
+use waylay::embedding::Metric;
 use waylay::image::ImageBatch;
 use waylay::run::{Device, DeviceError, DeviceKind, Seed, Silent};
-use waylay::target::onnx::OnnxTarget;
-use waylay::target::{Metric, Target, sample_target};
 
 /// The devices to compare with the processor.
 fn devices() -> Vec<Device> {
@@ -26,12 +27,12 @@ fn devices() -> Vec<Device> {
     found
 }
 
-fn queries(target: &OnnxTarget, count: usize) -> ImageBatch {
+fn queries(target: &OnnxEmbedder, count: usize) -> ImageBatch {
     let items: Vec<Item> = dataset::sample().unwrap().query.into_iter().take(count).collect();
     dataset::load(&items, target.input(), target.resizing()).unwrap()
 }
 
-fn scene(target: &OnnxTarget) -> Scene<'_> {
+fn scene(target: &OnnxEmbedder) -> Scene<'_> {
     let epsilon = Epsilon::from_255(8.0).unwrap();
     Scene { target, metric: Metric::Cosine, epsilon, seed: Seed(0), device: target.device() }
 }
@@ -46,11 +47,11 @@ fn difference(found: &[f32], wanted: &[f32]) -> f32 {
 
 #[test]
 fn embeddings_are_those_of_the_processor() {
-    let host = sample_target(Device::flex()).unwrap();
+    let host = sample_embedder(Device::flex()).unwrap();
     let images = queries(&host, 20);
     let wanted = host.embed(&images, &host.device()).unwrap();
     for device in devices() {
-        let target = sample_target(device).unwrap();
+        let target = sample_embedder(device).unwrap();
         let found = target.embed(&images, &target.device()).unwrap();
         let apart = difference(found.values(), wanted.values());
         println!("{:?}: embeddings within {apart:.1e}", target.device());
@@ -60,14 +61,14 @@ fn embeddings_are_those_of_the_processor() {
 
 #[test]
 fn input_gradients_are_those_of_the_processor() {
-    let gradient = |target: &OnnxTarget| -> Vec<f32> {
+    let gradient = |target: &OnnxEmbedder| -> Vec<f32> {
         let pixels: Tensor<4> = queries(target, 6).to_tensor(&target.device());
         let (_, gradient) = opposite_look(pixels, &scene(target)).unwrap();
         gradient.into_data().iter::<f32>().collect()
     };
-    let wanted = gradient(&sample_target(Device::flex()).unwrap());
+    let wanted = gradient(&sample_embedder(Device::flex()).unwrap());
     for device in devices() {
-        let target = sample_target(device).unwrap();
+        let target = sample_embedder(device).unwrap();
         let apart = difference(&gradient(&target), &wanted);
         println!("{:?}: input gradients within {apart:.1e}", target.device());
         assert!(apart < 1e-3, "{apart}");
@@ -83,10 +84,10 @@ fn training_begins_as_it_does_on_the_processor() {
     config.training.batch = 4;
     let config = config.check().unwrap();
     let trained =
-        |target: &OnnxTarget| train(&config, &queries(target, 12), &scene(target), &Silent).unwrap();
-    let wanted = trained(&sample_target(Device::flex()).unwrap());
+        |target: &OnnxEmbedder| train(&config, &queries(target, 12), &scene(target), &Silent).unwrap();
+    let wanted = trained(&sample_embedder(Device::flex()).unwrap());
     for device in devices() {
-        let target = sample_target(device).unwrap();
+        let target = sample_embedder(device).unwrap();
         let found = trained(&target);
         for (found, wanted) in found.log.iter().zip(&wanted.log) {
             let apart = (found.generator - wanted.generator).abs() / wanted.generator.abs();

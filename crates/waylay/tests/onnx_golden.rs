@@ -6,16 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
-use waylay::target::Target;
-use waylay::target::onnx::{InspectOptions, OnnxTarget, OpenOptions, inspect, verify};
-use waylay::target::preprocess::Preset;
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::{InspectOptions, OnnxEmbedder, OpenOptions, inspect, verify};
+use waylay::embedder::preprocess::Preset;
 
 const VALUES: f32 = 1e-4;
 const GRADIENTS: f32 = 1e-3;
 
-fn open(path: &Path) -> OnnxTarget {
+fn open(path: &Path) -> OnnxEmbedder {
     let options = OpenOptions::new(Preset::None);
-    OnnxTarget::open(path, options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    OnnxEmbedder::open(path, options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// Compares every model in `folder` with the arrays of the same first name, and gives how many there were.

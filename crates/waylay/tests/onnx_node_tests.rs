@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use waylay::target::onnx::{NodeTest, node_test};
+use waylay::embedder::onnx::{NodeTest, node_test};
 
 /// What is dropped at random is numpy's choice.
 const RANDOM: [&str; 4] = [

@@ -11,10 +11,11 @@ use waylay::attack::uaa_gan::{
     OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
 use waylay::attack::{AttackError, Epsilon, Scene};
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedding::Metric;
 use waylay::image::AugmentConfig;
 use waylay::run::{Device, Seed, Silent};
-use waylay::target::onnx::OnnxTarget;
-use waylay::target::{Metric, Target};
 
 use small_target::{images, target};
 
@@ -33,7 +34,7 @@ fn config() -> UaaGanConfig {
     config
 }
 
-fn scene(target: &OnnxTarget, seed: u64) -> Scene<'_> {
+fn scene(target: &OnnxEmbedder, seed: u64) -> Scene<'_> {
     let epsilon = Epsilon::from_255(8.0).unwrap();
     Scene { target, metric: Metric::Cosine, epsilon, seed: Seed(seed), device: Device::flex() }
 }
@@ -85,7 +86,7 @@ fn assert_complete(log: &[StepLog], steps: usize, what: &str) {
     assert!(log.is_sorted_by(|a, b| a.seconds <= b.seconds), "{what}");
 }
 
-fn perturbed(generator: &Generator, target: &OnnxTarget) -> Vec<f32> {
+fn perturbed(generator: &Generator, target: &OnnxEmbedder) -> Vec<f32> {
     let device = Device::flex();
     let x = images(3, target.input()).to_tensor(&device);
     let perturbed = generator.perturb(x, &scene(target, 0)).unwrap();
@@ -171,7 +172,7 @@ fn a_generator_for_another_target_is_refused_unless_transferred() {
     let config = short(|_| {});
     let scene = scene(&own, 1);
     let bytes = file(&config, &scene).encode(&trained(&config, &scene).generator).unwrap();
-    let decode = |target: &OnnxTarget, transfer| {
+    let decode = |target: &OnnxEmbedder, transfer| {
         GeneratorFile::decode(Path::new("g.safetensors"), bytes.clone(), target, transfer, &Device::flex())
     };
     let other = target(INPUT, 2);

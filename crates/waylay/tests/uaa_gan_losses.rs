@@ -9,11 +9,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 use waylay::attack::feature_distance;
 use waylay::attack::uaa_gan::{
-    Mining, feature_similarity, lsgan_discriminator, lsgan_generator, mine, over_batch, reconstruction,
-    triplet,
+    Mining, change, feature_similarity, lsgan_discriminator, lsgan_generator, mine, over_batch,
+    reconstruction, triplet,
 };
+use waylay::embedding::{Embeddings, Metric};
 use waylay::run::Seed;
-use waylay::target::{Embeddings, Metric};
 
 /// Largest difference to PyTorch, relative to the largest number compared where that is above 1.
 const TOLERANCE: f64 = 1e-5;
@@ -94,7 +94,7 @@ impl Case {
         match self.loss.as_str() {
             "lsgan_generator" => lsgan_generator(self.rank(0, flat)),
             "lsgan_discriminator" => lsgan_discriminator(self.rank(0, flat), self.rank(1, flat)),
-            "reconstruction" => reconstruction(self.rank(0, flat), self.rank(1, flat)),
+            "reconstruction" => reconstruction(change(self.rank(0, flat), self.rank(1, flat)), 0.0),
             "feature_similarity" => {
                 let map = |input| self.rank(input, flat);
                 feature_similarity(&[map(0), map(1)], &[map(2), map(3)]).unwrap()
@@ -184,9 +184,24 @@ fn every_gradient_is_the_slope_of_its_loss() {
 fn an_unchanged_image_costs_nothing_and_has_a_finite_gradient() {
     let device = Device::flex().autodiff();
     let x = Tensor::<4>::ones([2, 3, 4, 4], &device).require_grad();
-    let loss = reconstruction(x.clone().detach(), x.clone());
+    let loss = reconstruction(change(x.clone().detach(), x.clone()), 0.0);
     assert!(floats(loss.clone())[0] <= 1e-6);
     assert!(floats(x.grad(&loss.backward()).unwrap()).iter().all(|g| g.is_finite()));
+}
+
+#[test]
+fn changes_up_to_the_hinge_cost_nothing() {
+    let device = Device::flex().autodiff();
+    let changes = leaf(&[0.5, 0.9, 0.67], &device).require_grad();
+    let loss = reconstruction(changes.clone(), 0.6);
+    assert_near(&floats(loss.clone()), &[0.37 / 3.0], TOLERANCE, 1.0, "hinge");
+    assert_near(
+        &floats(changes.grad(&loss.backward()).unwrap()),
+        &[0.0, 1.0 / 3.0, 1.0 / 3.0],
+        TOLERANCE,
+        1.0,
+        "hinge",
+    );
 }
 
 #[test]

@@ -8,11 +8,11 @@ use waylay::attack::uaa_gan::{self, CheckedConfig, GeneratorAttack};
 use waylay::attack::{Scene, craft};
 use waylay::audit::System;
 use waylay::dataset;
+use waylay::embedder::Embedder;
 use waylay::image::ImageBatch;
 use waylay::quality::{self, Quality};
 use waylay::retrieval::Scores;
 use waylay::run::{Seed, Silent, write_atomic};
-use waylay::target::Target;
 
 use super::{announce, print};
 use crate::bar::Bar;
@@ -60,8 +60,8 @@ const VARIANTS: &[Variant] = &[
     Variant { name: "features-only", changes: &["loss.lambda_m=0.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-m-10", changes: &["loss.lambda_m=10.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-0", changes: &["loss.lambda_r=0.0"], images: 1.0, width: 1.0 },
-    Variant { name: "lambda-r-2", changes: &["loss.lambda_r=2.0"], images: 1.0, width: 1.0 },
-    Variant { name: "lambda-r-10", changes: &["loss.lambda_r=10.0"], images: 1.0, width: 1.0 },
+    Variant { name: "hinge-none", changes: &["loss.hinge=0.0", "loss.lambda_r=3.0"], images: 1.0, width: 1.0 },
+    Variant { name: "hinge-0.5", changes: &["loss.hinge=0.5"], images: 1.0, width: 1.0 },
     Variant { name: "ramp-none", changes: &["loss.ramp_r=0.0"], images: 1.0, width: 1.0 },
     Variant { name: "patch-4", changes: &["generator.patch=4"], images: 1.0, width: 1.0 },
     Variant { name: "images-half", changes: &[], images: 0.5, width: 1.0 },

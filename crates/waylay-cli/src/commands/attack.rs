@@ -5,10 +5,11 @@ use serde_json::json;
 use waylay::attack::uaa_gan::GeneratorAttack;
 use waylay::attack::{Attack, AttackChoice, Epsilon, PgdConfig, Scene, craft};
 use waylay::dataset;
+use waylay::embedder::Embedder;
+use waylay::embedding::Metric;
 use waylay::image::write_png;
 use waylay::quality;
 use waylay::run::{OutputDir, Seed};
-use waylay::target::{Metric, Target};
 
 use super::audit::load_generator;
 use super::{announce, print};

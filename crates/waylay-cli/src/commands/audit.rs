@@ -4,10 +4,11 @@ use anyhow::Result;
 use waylay::attack::uaa_gan::{Generator, GeneratorFile, GeneratorFileError};
 use waylay::attack::{AttackChoice, Epsilon};
 use waylay::audit::{AuditPlan, GeneratorSource, audit, generator_files};
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedding::Metric;
 use waylay::report;
 use waylay::run::{OutputDir, Seed};
-use waylay::target::onnx::OnnxTarget;
-use waylay::target::{Metric, Target};
 
 use super::{announce, print};
 use crate::bar::Bar;
@@ -81,7 +82,7 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
 fn generators(
     args: &AuditArgs,
     attacks: &[AttackChoice],
-    target: &OnnxTarget,
+    target: &OnnxEmbedder,
     no_images: bool,
     epsilon: Epsilon,
     metric: Metric,
@@ -142,7 +143,7 @@ fn train_seconds(log: &std::path::Path) -> Option<f64> {
 /// A generator file for `target`, without automatic differentiation.
 pub fn load_generator(
     path: &std::path::Path,
-    target: &OnnxTarget,
+    target: &OnnxEmbedder,
     transfer: bool,
 ) -> Result<(GeneratorFile, Generator)> {
     let bytes = std::fs::read(path).map_err(|e| GeneratorFileError::Format {
@@ -150,7 +151,7 @@ pub fn load_generator(
         reason: e.to_string(),
     })?;
     let (facts, generator) =
-        GeneratorFile::decode(path, bytes, target as &dyn Target, transfer, &target.device())?;
+        GeneratorFile::decode(path, bytes, target as &dyn Embedder, transfer, &target.device())?;
     Ok((facts, generator))
 }
 

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use npyz::WriterBuilder;
 use serde_json::json;
 use waylay::dataset;
+use waylay::embedder::{Embedder, STREAM_BATCH, embed_stream};
 use waylay::run::{AtomicFile, Progress, write_atomic};
-use waylay::target::{STREAM_BATCH, Target, embed_stream};
 
 use super::{announce, print};
 use crate::bar::Bar;

@@ -6,10 +6,11 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use waylay::audit::System;
 use waylay::dataset::{self, Item};
+use waylay::embedder::Embedder;
+use waylay::embedding::Metric;
 use waylay::image::Resizing;
 use waylay::quality;
 use waylay::retrieval::Scores;
-use waylay::target::{Metric, Target};
 
 use super::{announce, print};
 use crate::bar::Bar;

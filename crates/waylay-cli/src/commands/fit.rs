@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use waylay::audit::System;
 use waylay::dataset::{self, Split};
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::{OnnxEmbedder, OpenOptions};
+use waylay::embedder::preprocess::Preset;
+use waylay::embedding::Metric;
 use waylay::fit::{FitConfig, fit};
 use waylay::image::Resizing;
 use waylay::retrieval;
 use waylay::run::{Device, Seed, Silent, sha256, write_atomic};
-use waylay::target::onnx::{OnnxTarget, OpenOptions};
-use waylay::target::preprocess::Preset;
-use waylay::target::{Metric, Target};
 
 use super::print;
 use crate::bar::Bar;
@@ -89,7 +90,7 @@ pub fn run(args: FitArgs, json: bool) -> Result<()> {
 /// Retrieval on the sample's queries, none of whose identities the network was trained on.
 fn held_out(onnx: &[u8], sample: &Split) -> Result<retrieval::Scores> {
     let options = OpenOptions::new(Preset::None);
-    let target = OnnxTarget::from_bytes("fitted", onnx, options)?;
+    let target = OnnxEmbedder::from_bytes("fitted", onnx, options)?;
     let system =
         System::new(&target, Metric::Cosine, &sample.query, &sample.gallery, &Device::flex(), &Silent)?;
     Ok(system.search(&dataset::load(&sample.query, target.input(), target.resizing())?)?.0.scores)

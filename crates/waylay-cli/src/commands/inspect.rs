@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde_json::json;
-use waylay::target::onnx::{
-    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxTarget, OpenOptions, Port, inspect, time, verify,
+use waylay::embedder::onnx::{
+    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxEmbedder, OpenOptions, Port, inspect, time, verify,
 };
-use waylay::target::preprocess::{Channels, Layout, Preprocess, Preset};
+use waylay::embedder::preprocess::{Channels, Layout, Preprocess, Preset};
 
 use super::print;
 use crate::cli::InspectArgs;
@@ -25,7 +25,7 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
             return Err(Usage("--time needs 1 to 1,024 images, --runs 1 to 1,000".into()).into());
         }
         let preprocess = Preprocess { size, layout, ..Preset::None.into() };
-        let target = OnnxTarget::open(
+        let target = OnnxEmbedder::open(
             &args.model,
             OpenOptions { output, head, device, ..OpenOptions::new(preprocess) },
         )?;
@@ -47,8 +47,10 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     // The reference holds what the network itself takes: no preprocessing stands between.
     let channels = beside.map_or(Channels::default(), |p| p.channels);
     let preprocess = Preprocess { size, layout, channels, ..Preset::None.into() };
-    let target =
-        OnnxTarget::open(&args.model, OpenOptions { output, head, device, ..OpenOptions::new(preprocess) })?;
+    let target = OnnxEmbedder::open(
+        &args.model,
+        OpenOptions { output, head, device, ..OpenOptions::new(preprocess) },
+    )?;
     let found = verify(&target, reference)?;
     let pass = found.passes(args.tolerance);
     print(json, &json!({ "verification": found, "tolerance": args.tolerance, "pass": pass }), || {

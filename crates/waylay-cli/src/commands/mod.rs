@@ -16,8 +16,8 @@ use std::io::Write as _;
 use anyhow::Result;
 use serde::Serialize;
 use waylay::attack::Epsilon;
-use waylay::target::Target;
-use waylay::target::onnx::OnnxTarget;
+use waylay::embedder::Embedder;
+use waylay::embedder::onnx::OnnxEmbedder;
 
 /// Prints `value` as JSON, or what `text` says.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
@@ -30,7 +30,7 @@ fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> R
 }
 
 /// Says what is run, before it runs.
-fn announce(target: &OnnxTarget, epsilon: Option<Epsilon>) {
+fn announce(target: &OnnxEmbedder, epsilon: Option<Epsilon>) {
     let [channels, height, width] = target.input();
     eprintln!(
         "target: {} ({channels} x {height} x {width} pixels -> {} dimensions)",

@@ -6,8 +6,8 @@ use waylay::attack::uaa_gan;
 use waylay::attack::{AttackChoice, Scene};
 use waylay::audit::{generator_files, write_generator};
 use waylay::dataset;
+use waylay::embedder::Embedder;
 use waylay::run::{OutputDir, Seed};
-use waylay::target::Target;
 
 use super::{announce, print};
 use crate::bar::Bar;

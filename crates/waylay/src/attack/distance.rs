@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::target::Metric;
+use crate::embedding::Metric;
 
 /// Below this squared length an embedding counts as zero: keeps gradients finite.
 const TINY: f32 = 1e-12;

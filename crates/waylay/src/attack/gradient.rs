@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{Scene, feature_distance};
-use crate::target::Features;
-use crate::target::onnx::OnnxError;
+use crate::embedder::EmbedderError;
+use crate::embedder::Features;
 
 /// The gradient of d(f_x, f(pixels)) with respect to `pixels` `[N, C, H, W]`, of the same shape; `f_x` is `[N, dim]`. Nothing is tracked.
 /// The gradient is 0 where the target does not depend on its input.
@@ -12,7 +12,7 @@ pub fn distance_gradient(
     f_x: &Tensor<2>,
     pixels: Tensor<4>,
     scene: &Scene<'_>,
-) -> Result<Tensor<4>, OnnxError> {
+) -> Result<Tensor<4>, EmbedderError> {
     let leaf = leaf(pixels, scene);
     let embedding = scene.target.embedding(leaf.clone())?;
     let distance = feature_distance(scene.metric, Tensor::from_inner(f_x.clone()), embedding);
@@ -27,7 +27,7 @@ pub fn distance_step(
     f_x: &Tensor<2>,
     pixels: Tensor<4>,
     scene: &Scene<'_>,
-) -> Result<FeaturesAndGradient, OnnxError> {
+) -> Result<FeaturesAndGradient, EmbedderError> {
     step(pixels, scene, |embedding| {
         feature_distance(scene.metric, Tensor::from_inner(f_x.clone()), embedding)
     })
@@ -36,12 +36,15 @@ pub fn distance_step(
 /// What the target computes of `pixels` `[N, C, H, W]`, and the gradient of −f(pixels)·f_x for f_x = f(pixels), held fixed:
 /// towards the opposite of the embedding. Unlike the gradient of the distance it is not 0 there.
 /// Source: Zheng et al., arXiv:1809.02681, the direction of their opposite-direction feature attack.
-pub fn opposite_step(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<FeaturesAndGradient, OnnxError> {
+pub fn opposite_step(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<FeaturesAndGradient, EmbedderError> {
     step(pixels, scene, opposite)
 }
 
 /// As [`opposite_step`], with the embedding `[N, dim]` instead of all features.
-pub fn opposite_gradient(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<(Tensor<2>, Tensor<4>), OnnxError> {
+pub fn opposite_gradient(
+    pixels: Tensor<4>,
+    scene: &Scene<'_>,
+) -> Result<(Tensor<2>, Tensor<4>), EmbedderError> {
     let leaf = leaf(pixels, scene);
     let embedding = scene.target.embedding(leaf.clone())?;
     let gradient = slope(leaf, opposite(embedding.clone()));
@@ -59,7 +62,7 @@ fn step(
     pixels: Tensor<4>,
     scene: &Scene<'_>,
     measure: impl FnOnce(Tensor<2>) -> Tensor<1>,
-) -> Result<FeaturesAndGradient, OnnxError> {
+) -> Result<FeaturesAndGradient, EmbedderError> {
     let leaf = leaf(pixels, scene);
     let Features { embedding, taps } = scene.target.forward(leaf.clone())?;
     let gradient = slope(leaf, measure(embedding.clone()));

@@ -40,14 +40,16 @@ impl Knowledge {
 
 impl fmt::Display for Knowledge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         match self.access {
             Access::Image => f.write_str("image only"),
             Access::FeatureMaps => {
                 let passes = if self.target_forwards == 1 { "pass" } else { "passes" };
                 write!(f, "feature maps, {} forward {passes}", self.target_forwards)
             }
-            Access::Gradients => f.write_str(&counted(self.target_gradients, "gradient")),
+            Access::Gradients => {
+                let gradients = if self.target_gradients == 1 { "gradient" } else { "gradients" };
+                write!(f, "{} {gradients}", self.target_gradients)
+            }
         }
     }
 }

@@ -14,10 +14,11 @@ pub mod uaa_gan;
 use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
+use crate::embedder::Embedder;
+use crate::embedder::EmbedderError;
+use crate::embedding::Metric;
 use crate::image::{ImageBatch, ImageError};
 use crate::run::Seed;
-use crate::target::onnx::OnnxError;
-use crate::target::{Metric, Target};
 
 pub use budget::{Epsilon, EpsilonError};
 pub use choice::{AttackChoice, AttackChoiceError};
@@ -32,7 +33,7 @@ pub use pgd::{Pgd, PgdConfig, PgdConfigError, Start};
 /// What an attack may know: the system under attack and the budget. There are no labels in it.
 pub struct Scene<'a> {
     /// The frozen network.
-    pub target: &'a dyn Target,
+    pub target: &'a dyn Embedder,
     /// How the system compares embeddings.
     pub metric: Metric,
     /// The most that a pixel may change.
@@ -55,7 +56,7 @@ impl Scene<'_> {
 pub enum AttackError {
     /// The target failed.
     #[error("run the target")]
-    Target(#[from] OnnxError),
+    Embedder(#[from] EmbedderError),
     /// Images do not have the target's size.
     #[error("images of {found:?} (channels, height, width) for a target that takes {expected:?}")]
     Size {

@@ -2,9 +2,9 @@
 
 use super::outcome::{AttackRow, Example, Histogram, Hit};
 use super::{AuditError, AuditPlan, Evidence, System, rows};
+use crate::embedding::Embeddings;
 use crate::image::{ImageBatch, Picture};
 use crate::retrieval;
-use crate::target::Embeddings;
 
 /// Bins of a distance histogram.
 const BINS: usize = 40;

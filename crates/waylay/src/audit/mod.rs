@@ -19,13 +19,14 @@ use crate::attack::uaa_gan::{
 };
 use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
+use crate::embedder::Embedder;
+use crate::embedder::EmbedderError;
+use crate::embedder::onnx::Verification;
+use crate::embedding::{Embeddings, Metric};
 use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
 use crate::quality::{self, QualityError};
 use crate::retrieval::RetrievalError;
 use crate::run::{OutputDir, Progress, Seed, WriteError};
-use crate::target::onnx::OnnxError;
-use crate::target::onnx::Verification;
-use crate::target::{Embeddings, Metric, Target};
 
 pub use outcome::Audit;
 pub use system::System;
@@ -37,7 +38,7 @@ use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, TrainedA
 /// What to audit, and how.
 pub struct AuditPlan<'a> {
     /// The network under attack.
-    pub target: &'a dyn Target,
+    pub target: &'a dyn Embedder,
     /// Its preprocessing in one line.
     pub preprocess: String,
     /// How far it was from the user's reference, where there was one.
@@ -95,7 +96,7 @@ pub enum AuditError {
     Dataset(#[from] DatasetError),
     /// The target failed.
     #[error("run target `{0}`")]
-    Target(String, #[source] OnnxError),
+    Embedder(String, #[source] EmbedderError),
     /// A generator could not be trained.
     #[error("train the generator")]
     Train(#[from] TrainError),

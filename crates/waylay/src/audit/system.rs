@@ -5,15 +5,16 @@ use burn::tensor::Device;
 use super::AuditError;
 use super::data::hash_images;
 use crate::dataset::{self, Item};
+use crate::embedder::EmbedderError;
+use crate::embedder::{Embedder, STREAM_BATCH, StreamError, embed_stream};
+use crate::embedding::{Embeddings, Metric};
 use crate::image::ImageBatch;
 use crate::retrieval::{self, Evaluation, Relevance};
 use crate::run::{Hash, Progress};
-use crate::target::onnx::OnnxError;
-use crate::target::{Embeddings, Metric, STREAM_BATCH, StreamError, Target, embed_stream};
 
 /// See the module.
 pub struct System<'a> {
-    target: &'a dyn Target,
+    target: &'a dyn Embedder,
     metric: Metric,
     relevance: Relevance,
     gallery: Vec<Item>,
@@ -28,7 +29,7 @@ impl<'a> System<'a> {
     /// Reads and embeds `gallery`, of which only a few images are in memory at a time. A gallery image matches a query where
     /// their identities are the same. `progress` advances once per [`STREAM_BATCH`] images.
     pub fn new(
-        target: &'a dyn Target,
+        target: &'a dyn Embedder,
         metric: Metric,
         queries: &[Item],
         gallery: &[Item],
@@ -47,10 +48,10 @@ impl<'a> System<'a> {
         });
         read.map_err(|error| match error {
             StreamError::Data(error) => AuditError::Dataset(error),
-            StreamError::Target(error) => AuditError::Target(target.name().into(), error),
+            StreamError::Embedder(error) => AuditError::Embedder(target.name().into(), error),
         })?;
         progress.end();
-        let broken = |e| AuditError::Target(target.name().into(), OnnxError::from(e));
+        let broken = |e| AuditError::Embedder(target.name().into(), EmbedderError::from(e));
         let gallery_embeddings = Embeddings::new(target.dim(), values).map_err(broken)?;
         let (gallery, gallery_hash) = (gallery.to_vec(), hash.finish());
         Ok(Self {
@@ -73,7 +74,7 @@ impl<'a> System<'a> {
     /// The embeddings of `images`, in their order.
     pub fn embed(&self, images: &ImageBatch) -> Result<Embeddings, AuditError> {
         let embedded = self.target.embed(images, &self.device);
-        embedded.map_err(|e| AuditError::Target(self.target.name().into(), e))
+        embedded.map_err(|e| AuditError::Embedder(self.target.name().into(), e))
     }
 
     /// Searches the gallery for `queries`, one image per query and in their order; also gives their embeddings.

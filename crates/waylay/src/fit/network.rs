@@ -8,8 +8,8 @@ use rand::Rng;
 use waylay_conv::{Activation, activate};
 
 use super::FitConfig;
+use crate::embedder::onnx::write::{Layer, write};
 use crate::layer::{BatchNorm, Conv, Statistics};
-use crate::target::onnx::write::{Layer, write};
 
 /// See the module.
 #[derive(Module, Debug)]
@@ -66,11 +66,11 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedder::Embedder;
+    use crate::embedder::onnx::{OnnxEmbedder, OpenOptions};
+    use crate::embedder::preprocess::Preset;
     use crate::image::ImageBatch;
     use crate::run::Seed;
-    use crate::target::Target;
-    use crate::target::onnx::{OnnxTarget, OpenOptions};
-    use crate::target::preprocess::Preset;
 
     #[test]
     fn the_file_computes_what_the_network_does_on_the_batch_of_its_statistics() {
@@ -82,7 +82,7 @@ mod tests {
         let (expected, statistics) = network.forward(images.to_tensor(&Device::flex().autodiff()));
         let options = OpenOptions::new(Preset::None);
         let file = network.to_onnx([1, 16, 16], &statistics);
-        let found = OnnxTarget::from_bytes("test", &file, options).unwrap().embed(&images, &Device::flex());
+        let found = OnnxEmbedder::from_bytes("test", &file, options).unwrap().embed(&images, &Device::flex());
         let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();
         for (found, expected) in found.unwrap().values().iter().zip(expected) {
             approx::assert_abs_diff_eq!(*found, expected, epsilon = 1e-4);

@@ -181,6 +181,7 @@ fn step(step: usize) -> StepLog {
         generator: 1.1 + 2.0 * done + 0.3 * wobble,
         gan: 0.4 + 0.3 * done + 0.2 * wobble,
         reconstruction: 0.02 + 0.01 * (1.0 - done) + 0.002 * wobble,
+        change: 0.69 + 0.01 * (1.0 - done) + 0.002 * wobble,
         metric: 0.3 + 1.4 * done + 0.25 * wobble,
         feature: 0.5 + 0.4 * done,
         discriminator: 0.25 - 0.1 * done + 0.06 * wobble,

@@ -13,7 +13,6 @@ mod recall;
 mod scores;
 mod search;
 
-pub use crate::target::{Metric, MetricError};
 pub use average_precision::average_precision;
 pub use error::RetrievalError;
 pub use minp::inverse_negative_penalty;

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::ranking::Matches;
 use super::search::matches;
 use super::{
-    MatchRanks, Metric, Relevance, RetrievalError, average_precision, found_within, inverse_negative_penalty,
+    MatchRanks, Relevance, RetrievalError, average_precision, found_within, inverse_negative_penalty,
     recall_at,
 };
-use crate::target::Embeddings;
+use crate::embedding::Embeddings;
+use crate::embedding::Metric;
 
 /// The k of [`Scores::recall_at`].
 const RECALL_AT: [usize; 4] = [1, 5, 10, 100];

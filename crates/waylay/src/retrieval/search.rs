@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use waylay_conv::PackedRows;
 
 use super::ranking::Matches;
-use super::{Metric, Relevance, RetrievalError};
-use crate::target::Embeddings;
+use super::{Relevance, RetrievalError};
+use crate::embedding::Embeddings;
+use crate::embedding::Metric;
 
 /// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
 /// threads share them, so there should be some.

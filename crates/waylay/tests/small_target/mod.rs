@@ -1,11 +1,11 @@
 //! A target and images that are small enough for tests: two strided convolutions and a linear layer with fixed weights.
 
 use rand::RngExt;
+use waylay::embedder::onnx::write::{Layer, write};
+use waylay::embedder::onnx::{OnnxEmbedder, OpenOptions};
+use waylay::embedder::preprocess::Preset;
 use waylay::image::ImageBatch;
 use waylay::run::Seed;
-use waylay::target::onnx::write::{Layer, write};
-use waylay::target::onnx::{OnnxTarget, OpenOptions};
-use waylay::target::preprocess::Preset;
 
 /// Dimensions of the embedding.
 pub const DIM: usize = 16;
@@ -18,7 +18,7 @@ fn conv(shape: [usize; 4], stride: usize, padding: usize, seed: u64) -> Layer {
 }
 
 /// A target for images of `input` = channels, height, width, with feature maps of a half and a quarter of that.
-pub fn target(input: [usize; 3], seed: u64) -> OnnxTarget {
+pub fn target(input: [usize; 3], seed: u64) -> OnnxEmbedder {
     let [channels, height, width] = input;
     let rest = [height.div_ceil(2).div_ceil(2), width.div_ceil(2).div_ceil(2)];
     let layers = [
@@ -30,7 +30,7 @@ pub fn target(input: [usize; 3], seed: u64) -> OnnxTarget {
         Layer::Flatten,
     ];
     let options = OpenOptions::new(Preset::None);
-    OnnxTarget::from_bytes(&format!("small-{seed}"), &write(input, &layers), options).unwrap()
+    OnnxEmbedder::from_bytes(&format!("small-{seed}"), &write(input, &layers), options).unwrap()
 }
 
 /// Images of coloured waves, each different, on the 8-bit grid, black and white included.

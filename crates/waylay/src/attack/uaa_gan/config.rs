@@ -53,9 +53,12 @@ pub struct LossConfig {
     /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
     pub lambda_gan: f64,
     /// Weight of L_recon in units of the largest ‖δ‖₂ that the budget allows, ε·√(C·H·W) (the unit is ours); 0 to 1e6.
-    /// Default 3: 1 to 2 dB fainter than without.
+    /// Default 20: with [`Self::hinge`] at 0.67, changes come out about that long.
     pub lambda_r: f64,
-    /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 0.5. At δ = 0 the other terms have next to no
+    /// c of L_recon = max(‖x̃ − x‖₂ − c, 0), in the same units: changes up to this length cost nothing; 0 to 1. 0 in the paper; the
+    /// hinge is that of AdvGAN (Xiao et al., arXiv:1801.02610, eq. 3). Default 0.67.
+    pub hinge: f64,
+    /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 1. At δ = 0 the other terms have next to no
     /// gradient: under the full λ_r from the first step on, G can stay there.
     pub ramp_r: f64,
     /// Weight of L_feature, the similarity of the target's feature maps (ours); 0 to 1e6; 0 leaves it out. Default 30: stronger
@@ -80,8 +83,9 @@ impl Default for LossConfig {
     fn default() -> Self {
         Self {
             lambda_gan: 0.1,
-            lambda_r: 3.0,
-            ramp_r: 0.5,
+            lambda_r: 20.0,
+            hinge: 0.67,
+            ramp_r: 1.0,
             lambda_f: 30.0,
             lambda_m: 3.0,
             ramp_m: 1.0,
@@ -239,6 +243,7 @@ impl UaaGanConfig {
         weight("loss.lambda_gan", l.lambda_gan)?;
         weight("loss.lambda_r", l.lambda_r)?;
         let part = |key, value: f64| range((0.0..=1.0).contains(&value), key, value.to_string(), "0 to 1");
+        part("loss.hinge", l.hinge)?;
         part("loss.ramp_r", l.ramp_r)?;
         part("loss.ramp_m", l.ramp_m)?;
         weight("loss.lambda_f", l.lambda_f)?;
@@ -256,9 +261,7 @@ impl UaaGanConfig {
         self.augment.check()?;
         Ok(CheckedConfig(self))
     }
-}
 
-impl UaaGanConfig {
     /// λ_r at `step`, counted from 0.
     pub(super) fn lambda_r_at(&self, step: usize) -> f64 {
         self.loss.lambda_r * self.risen(self.loss.ramp_r, step)

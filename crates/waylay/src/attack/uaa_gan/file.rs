@@ -11,8 +11,9 @@ use thiserror::Error;
 use super::config::{ConfigError, UaaGanConfig};
 use super::generator::Generator;
 use crate::attack::Epsilon;
+use crate::embedder::Embedder;
+use crate::embedding::Metric;
 use crate::run::Seed;
-use crate::target::{Metric, Target};
 
 /// Name of the metadata entry.
 const KEY: &str = "waylay.generator/2";
@@ -142,7 +143,7 @@ impl GeneratorFile {
     pub fn decode(
         path: &Path,
         bytes: Vec<u8>,
-        target: &dyn Target,
+        target: &dyn Embedder,
         transfer: bool,
         device: &Device,
     ) -> Result<(Self, Generator), GeneratorFileError> {

@@ -15,10 +15,16 @@ pub fn lsgan_discriminator(clean: Tensor<2>, perturbed: Tensor<2>) -> Tensor<1> 
     clean.sub_scalar(1.0).powi_scalar(2).mean() + perturbed.powi_scalar(2).mean()
 }
 
-/// L_recon = ‖x̃ − x‖₂ per image, then the mean over the batch. Both `[N, C, H, W]` in [0, 1].
+/// ‖x̃ − x‖₂ per image, `[N]`. Both `[N, C, H, W]` in [0, 1].
 /// Ours: 1e-12 under the root, so that the gradient stays finite where nothing has changed.
-pub fn reconstruction(x: Tensor<4>, perturbed: Tensor<4>) -> Tensor<1> {
-    (perturbed - x).flatten::<2>(1, 3).powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt().mean()
+pub fn change(x: Tensor<4>, perturbed: Tensor<4>) -> Tensor<1> {
+    (perturbed - x).flatten::<2>(1, 3).powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt().flatten(0, 1)
+}
+
+/// L_recon = max(‖x̃ − x‖₂ − c, 0), the mean over the batch: `changes` `[N]` of [`change`], c = `hinge` in the same unit. The paper
+/// has no c; source of the hinge: AdvGAN, Xiao et al., arXiv:1801.02610, eq. 3.
+pub fn reconstruction(changes: Tensor<1>, hinge: f64) -> Tensor<1> {
+    relu(changes.sub_scalar(hinge)).mean()
 }
 
 /// L_feature, ours: the mean cosine between the feature maps of x and of x̃, every map of an image taken as one vector; 0 without

@@ -27,7 +27,7 @@ pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
 pub use generator::{Generator, GeneratorConfig, Guidance, StepInput};
 pub use loss::{
-    feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
+    change, feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
 };
 pub use mining::{Mining, mine};
 pub use optimiser::OptimiserKind;

@@ -14,15 +14,16 @@ use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
 use super::generator::{Generator, Guidance, StepInput, calibration};
 use super::loss::{
-    feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
+    change, feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
 };
 use super::mining::mine;
 use super::optimiser::optimiser;
 use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
+use crate::embedder::EmbedderError;
+use crate::embedder::Features;
+use crate::embedding::{Embeddings, Metric};
 use crate::image::ImageBatch;
 use crate::run::Progress;
-use crate::target::onnx::OnnxError;
-use crate::target::{Embeddings, Features, Metric};
 
 /// Training images that set the normalisation of feature maps and the unit of distances.
 const SURVEYED_IMAGES: usize = 64;
@@ -48,6 +49,8 @@ pub struct StepLog {
     pub gan: f64,
     /// L_recon, in units of the largest ‖δ‖₂ that the budget allows: 0 to 1.
     pub reconstruction: f64,
+    /// Mean ‖x̃ − x‖₂ of the batch, in the same units.
+    pub change: f64,
     /// L_metric, the triplet loss over the batch.
     pub metric: f64,
     /// L_feature; 0 where its weight is.
@@ -203,13 +206,15 @@ pub fn train(
         };
         let triplets = triplet(distance(&f_x, &f_other), distance(&f_x, &f_perturbed), config.loss.margin);
         let metric = over_batch(triplets, config.loss.sharpness);
-        let recon = reconstruction(x, leaf.clone()) / largest_change;
+        let changes = change(x, leaf.clone()) / largest_change;
+        let recon = reconstruction(changes.clone(), config.loss.hinge);
         // D judges x̃ but does not learn from it here.
         let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(leaf.clone())));
         let mut entry = StepLog {
             step: step + 1,
             gan: gan.as_ref().map_or(0.0, scalar),
             reconstruction: scalar(&recon),
+            change: scalar(&changes.mean()),
             metric: scalar(&metric),
             discriminator: d_loss,
             d_clean,
@@ -334,7 +339,7 @@ fn survey(
 }
 
 /// The embedding alone.
-fn embedded(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<Features, OnnxError> {
+fn embedded(pixels: Tensor<4>, scene: &Scene<'_>) -> Result<Features, EmbedderError> {
     Ok(Features { embedding: scene.target.embedding(pixels)?, taps: Vec::new() })
 }
 

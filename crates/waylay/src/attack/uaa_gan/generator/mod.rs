@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use waylay_conv::{Activation, activate};
 
 use crate::attack::{Access, Epsilon, Knowledge, Scene, distance_step, opposite_step};
-use crate::target::onnx::OnnxError;
-use crate::target::{Features, Target};
+use crate::embedder::EmbedderError;
+use crate::embedder::{Embedder, Features};
 
 use unet::UNet;
 
@@ -155,7 +155,7 @@ impl Generator {
     /// `None` where it is to be guided by feature maps and the target offers none.
     pub fn new(
         config: &GeneratorConfig,
-        target: &dyn Target,
+        target: &dyn Embedder,
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {
@@ -194,7 +194,7 @@ impl Generator {
 
     /// Pixels `x` `[N, C, H, W]` → x̃ within the budget of `scene` and [0, 1]. Without guidance the target does
     /// not run.
-    pub fn perturb(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Tensor<4>, OnnxError> {
+    pub fn perturb(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Tensor<4>, EmbedderError> {
         let mut input = self.first_input(x, scene)?;
         for _ in 1..self.refinement_steps {
             input = self.next_input(input, scene)?;
@@ -208,7 +208,7 @@ impl Generator {
     }
 
     /// The input of the first refinement step for clean pixels `[N, C, H, W]`.
-    pub fn first_input(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<StepInput, OnnxError> {
+    pub fn first_input(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<StepInput, EmbedderError> {
         if self.gradient {
             let (features, gradient) = opposite_step(x.clone(), scene)?;
             let (clean, change) = (features.embedding.clone(), x.zeros_like());
@@ -223,7 +223,7 @@ impl Generator {
 
     /// The input of the step after `input`, without gradients with respect to the generator's weights; `input` itself for a
     /// generator that sees no gradients.
-    pub fn next_input(&self, input: StepInput, scene: &Scene<'_>) -> Result<StepInput, OnnxError> {
+    pub fn next_input(&self, input: StepInput, scene: &Scene<'_>) -> Result<StepInput, EmbedderError> {
         let Some(Attempt { clean, .. }) = &input.attempt else { return Ok(input) };
         let change = lift(self.change(&input, scene.epsilon), &input.x.device());
         let so_far = apply(input.x.clone(), change.clone(), scene.epsilon);

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 
 use super::{GeneratorConfig, Guidance, head_factor, lift};
+use crate::embedder::{Embedder, Features, Tap};
 use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
-use crate::target::{Features, Tap, Target};
 
 /// Feature maps of the target that join at one resolution, normalised by what training images showed.
 #[derive(Module, Debug)]
@@ -50,7 +50,7 @@ impl UNet {
     /// are none. One guided by gradients takes three images, stacked in channels, and two embeddings.
     pub fn new(
         config: &GeneratorConfig,
-        target: &dyn Target,
+        target: &dyn Embedder,
         random: &mut impl Rng,
         device: &Device,
     ) -> Option<Self> {

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{Figure, Ink, TEXT, draw, span};
+use super::{Figure, Ink, draw, quiet, span};
 use crate::audit::number::short;
 use crate::audit::outcome::{Audit, StepLog};
 use crate::report::ReportError;
@@ -16,11 +16,12 @@ const SMOOTHING: usize = 20;
 /// A title and where its quantity is found.
 type Quantity = (&'static str, fn(&StepLog) -> f64);
 
-const QUANTITIES: [Quantity; 12] = [
+const QUANTITIES: [Quantity; 13] = [
     ("Generator, weighted total", |step| step.generator),
     ("Metric term", |step| step.metric),
     ("Cosine, clean to perturbed", |step| step.cosine),
     ("Reconstruction term", |step| step.reconstruction),
+    ("Mean ‖x̃ − x‖₂, part of the largest", |step| step.change),
     ("Adversarial (GAN) term", |step| step.gan),
     ("Feature-map similarity", |step| step.feature),
     ("Discriminator", |step| step.discriminator),
@@ -64,13 +65,7 @@ fn plot(title: &str, curve: &[(f64, f64)]) -> Result<minijinja::Value, ReportErr
             .x_label_area_size(44)
             .y_label_area_size(86)
             .build_cartesian_2d(x, y.clone())?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Ink::Grid.line(1.0, 1))
-            .axis_style(Ink::Grid.line(1.0, 2))
-            .label_style(Ink::Text.text(TEXT))
+        quiet(&mut chart.configure_mesh())
             .x_labels(4)
             .y_labels(4)
             .x_label_formatter(&|step| short(*step, 0))
@@ -113,12 +108,12 @@ mod tests {
     #[test]
     fn quantities_that_were_not_in_play_are_left_out() {
         let mut audit = example::audit();
-        assert_eq!(losses(&audit).unwrap()[0].len(), 12);
+        assert_eq!(losses(&audit).unwrap()[0].len(), 13);
         for step in audit.training.iter_mut().flat_map(|t| &mut t.log) {
             (step.gan, step.discriminator, step.d_clean, step.d_perturbed) = (0.0, 0.0, 0.0, 0.0);
             step.gan_gradient = 0.0;
         }
-        assert_eq!(losses(&audit).unwrap()[0].len(), 7);
+        assert_eq!(losses(&audit).unwrap()[0].len(), 8);
         audit.training.clear();
         assert!(losses(&audit).unwrap().is_empty());
     }

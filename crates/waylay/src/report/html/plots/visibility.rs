@@ -69,7 +69,8 @@ fn budgets(points: &[(&AttackRow, f64, f64)]) -> Vec<Vec<(f64, f64)>> {
             None => families.push((row, vec![(*psnr, *map)])),
         }
     }
-    let mut lines: Vec<_> = families.into_iter().map(|(_, line)| line).filter(|line| line.len() > 1).collect();
+    let mut lines: Vec<_> =
+        families.into_iter().map(|(_, line)| line).filter(|line| line.len() > 1).collect();
     lines.iter_mut().for_each(|line| line.sort_by(|a, b| a.0.total_cmp(&b.0)));
     lines
 }

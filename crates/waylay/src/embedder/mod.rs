@@ -1,0 +1,98 @@
+//! Embedders: networks, or anything else, that turn images into embeddings, differentiable with respect to the pixels.
+//!
+//! An embedder owns everything between plain pixels and the embedding: resizing, channel order, scale, mean and standard deviation.
+//! An attack never sees a normalised image. [`OnnxEmbedder`](onnx::OnnxEmbedder) runs ONNX files; [`embedder_fn`] makes one of a
+//! closure; a Burn module is one with an `impl` of [`Embedder::embedding`] and four short methods.
+
+mod closure;
+mod error;
+pub mod onnx;
+pub mod preprocess;
+mod sample;
+mod stream;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::embedding::Embeddings;
+use crate::image::{ImageBatch, Resizing};
+
+pub use closure::{EmbedderFn, embedder_fn};
+pub use error::EmbedderError;
+pub use sample::sample_embedder;
+pub use stream::{STREAM_BATCH, StreamError, embed_stream};
+
+/// Images embedded at once where no gradients are needed.
+const EMBED_BATCH: usize = 16;
+
+/// What an embedder computes for a batch of pixels.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// `[N, dim]`, as the network gives it: not normalised.
+    pub embedding: Tensor<2>,
+    /// The feature maps announced by [`Embedder::taps`], in that order, each `[N, C, H, W]`.
+    pub taps: Vec<Tensor<4>>,
+}
+
+/// A feature map inside the network that a generator can be conditioned on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// The tensor's name in the network.
+    pub name: String,
+    /// Channels, height, width.
+    pub size: [usize; 3],
+}
+
+/// A frozen network that embeds images of one size.
+pub trait Embedder: Send + Sync {
+    /// Name for people: a file name, or `sample`.
+    fn name(&self) -> &str;
+
+    /// SHA-256 of the network and its preprocessing, in hexadecimal: two embedders that differ in either differ here. Generator files
+    /// state it, and are refused for another one.
+    fn fingerprint(&self) -> &str;
+
+    /// `[C, H, W]` of the pixels it takes: the size at which images are attacked and saved.
+    fn input(&self) -> [usize; 3];
+
+    /// Dimensions of the embedding.
+    fn dim(&self) -> usize;
+
+    /// The embedding `[N, dim]` of pixels `[N, C, H, W]` in [0, 1], of any batch size. Differentiable with respect to `pixels` where
+    /// they are tracked.
+    fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, EmbedderError>;
+
+    /// How images of other sizes become ones of that size. Default: bilinear stretching.
+    fn resizing(&self) -> Resizing {
+        Resizing::default()
+    }
+
+    /// Where its weights are, and its input must be. Default: the processor.
+    fn device(&self) -> Device {
+        Device::flex()
+    }
+
+    /// Feature maps for conditioning, from the largest size to the smallest: for each spatial size below the input's, up
+    /// to four activations evenly spaced from the first to the last of that size, and the last map. Default: none.
+    fn taps(&self) -> &[Tap] {
+        &[]
+    }
+
+    /// [`Embedder::embedding`] with the feature maps that [`Embedder::taps`] announces. Default: without any.
+    fn forward(&self, pixels: Tensor<4>) -> Result<Features, EmbedderError> {
+        Ok(Features { embedding: self.embedding(pixels)?, taps: Vec::new() })
+    }
+
+    /// Embeds a checked batch of any count, a few images at a time, without gradients. An error where an embedding is not finite.
+    fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, EmbedderError> {
+        let [_, c, h, w] = images.shape();
+        if [c, h, w] != self.input() {
+            return Err(EmbedderError::Pixels { expected: self.input(), found: [c, h, w] });
+        }
+        let device = device.clone().without_autodiff();
+        let mut values = Vec::with_capacity(images.count() * self.dim());
+        for part in images.chunks(EMBED_BATCH) {
+            values.extend(self.embedding(part.to_tensor(&device))?.into_data().iter::<f32>());
+        }
+        Ok(Embeddings::new(self.dim(), values)?)
+    }
+}
