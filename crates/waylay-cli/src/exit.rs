@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use waylay::attack::EpsilonError;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
-use waylay::attack::{AttackChoiceError, EpsilonError};
 use waylay::dataset::DatasetError;
 use waylay::embedder::EmbedderError;
 use waylay::embedder::onnx::OnnxError;
@@ -91,7 +91,6 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<Usage>()
             || cause.is::<EpsilonError>()
             || cause.is::<ConfigError>()
-            || cause.is::<AttackChoiceError>()
             || cause.is::<FitError>()
         {
             Some(USAGE)

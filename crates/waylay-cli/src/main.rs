@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attacks;
 mod bar;
 mod cli;
 mod commands;
@@ -17,7 +18,7 @@ use cli::{Cli, Command};
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     // On one of the computing threads: work that is divided then begins without waking another thread for it.
-    let result = plan::start_threads(cli.threads).and_then(|threads| rayon::scope(|_| run(cli, threads)));
+    let result = plan::start_threads(cli.threads).and_then(|()| rayon::scope(|_| run(cli)));
     match result {
         Ok(()) => exit::SUCCESS,
         Err(error) => {
@@ -27,9 +28,9 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-fn run(cli: Cli, threads: usize) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Audit(args) => commands::audit::run(args, threads, cli.json),
+        Command::Audit(args) => commands::audit::run(args, cli.json),
         Command::Train(args) => commands::train::run(args, cli.json),
         Command::Attack(args) => commands::attack::run(args, cli.json),
         Command::Evaluate(args) => commands::evaluate::run(args, cli.json),

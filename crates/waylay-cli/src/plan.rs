@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Guidance, UaaGanConfig};
-use waylay::attack::{AttackChoice, Epsilon, PgdConfig};
+use waylay::attack::Epsilon;
+use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Family, Guidance, UaaGanConfig};
 use waylay::dataset::{self, FolderOptions, Split};
 use waylay::embedder::onnx::{
     GRADIENT_FACTOR, Head, OnnxEmbedder, OpenOptions, Pool, TOLERANCE, Verification, verify,
@@ -15,6 +15,7 @@ use waylay::embedding::Metric;
 use waylay::image::io::MIN_SIDE;
 use waylay::run::{Device, DeviceKind};
 
+use crate::attacks::Choice;
 use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
 use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 
@@ -29,8 +30,8 @@ const QUICK_QUERIES: usize = 40;
 /// Bytes of stack per thread: what a main thread usually has, since one of them does its work.
 const STACK: usize = 8 << 20;
 
-/// Starts the threads that compute and gives their number.
-pub fn start_threads(threads: Option<usize>) -> Result<usize> {
+/// Starts the threads that compute.
+pub fn start_threads(threads: Option<usize>) -> Result<()> {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or(available);
     if !(1..=1024).contains(&threads) {
@@ -38,8 +39,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<usize> {
     }
     waylay::run::keep_freed_memory();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK);
-    pool.build_global().context("start the threads")?;
-    Ok(threads)
+    pool.build_global().context("start the threads")
 }
 
 /// The target: a file, or the embedded sample's.
@@ -169,12 +169,12 @@ pub fn scene(args: &SceneArgs) -> Result<(Epsilon, Metric)> {
 /// no mistake.
 pub fn generator(
     args: &UaaGanArgs,
-    attack: AttackChoice,
+    attack: Family,
     also: bool,
     sample: bool,
     quick: bool,
 ) -> Result<CheckedConfig> {
-    let guided = attack == AttackChoice::GuidedGan;
+    let guided = attack == Family::GuidedGan;
     if guided && is_paper(args) {
         let text = "--config paper is the paper's generator, which sees the image alone; guided-gan needs another --config, \
                     or none";
@@ -202,9 +202,9 @@ pub fn is_paper(args: &UaaGanArgs) -> bool {
 }
 
 /// Which attack the file and the flags configure: guided-gan where they name a guidance.
-pub fn configured_attack(args: &UaaGanArgs, sample: bool) -> Result<AttackChoice> {
+pub fn configured_attack(args: &UaaGanArgs, sample: bool) -> Result<Family> {
     let config = typed(&table(args, sample)?)?;
-    Ok(config.attack())
+    Ok(config.family())
 }
 
 /// The file, `paper` or the sample's configuration, then the flags.
@@ -287,12 +287,12 @@ pub fn shorten(split: &mut Split) {
 }
 
 /// The attacks by name, each once; a budget of their own is at most `epsilon`.
-pub fn attacks(names: &[String], epsilon: Epsilon) -> Result<Vec<AttackChoice>> {
-    let mut choices = Vec::new();
+pub fn attacks(names: &[String], epsilon: Epsilon) -> Result<Vec<Choice>> {
+    let mut choices: Vec<Choice> = Vec::new();
     for name in names {
-        let choice: AttackChoice = name.trim().parse()?;
-        if let AttackChoice::Pgd(PgdConfig { epsilon_255: Some(own), .. }) = choice
-            && own > epsilon
+        let choice = Choice::read(name.trim())?;
+        if let Choice::Attack(attack) = &choice
+            && let Some(own) = attack.epsilon().filter(|own| *own > epsilon)
         {
             let (own, epsilon) = (own.in_255(), epsilon.in_255());
             return Err(Usage(format!(
@@ -300,7 +300,7 @@ pub fn attacks(names: &[String], epsilon: Epsilon) -> Result<Vec<AttackChoice>> 
             ))
             .into());
         }
-        if !choices.contains(&choice) {
+        if !choices.iter().any(|other| other.to_string() == choice.to_string()) {
             choices.push(choice);
         }
     }
@@ -351,7 +351,7 @@ mod tests {
                 "generator.blocks=[1,1]".into(),
             ],
         };
-        let config = generator(&args, AttackChoice::UaaGan, false, false, false).unwrap();
+        let config = generator(&args, Family::UaaGan, false, false, false).unwrap();
         assert_eq!(config.training.steps, 7);
         assert_eq!(config.loss.mining, waylay::attack::uaa_gan::Mining::Nearest);
         assert_eq!(config.generator.widths, [8, 4]);
@@ -360,11 +360,11 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named() {
         let args = UaaGanArgs { config: None, set: vec!["loss.lamda=1".into()] };
-        let error = generator(&args, AttackChoice::UaaGan, false, false, false).unwrap_err();
+        let error = generator(&args, Family::UaaGan, false, false, false).unwrap_err();
         assert!(format!("{error:#}").contains("lamda"));
     }
 
-    fn guidance(config: Option<&str>, set: &[&str], attack: AttackChoice, also: bool) -> Result<Guidance> {
+    fn guidance(config: Option<&str>, set: &[&str], attack: Family, also: bool) -> Result<Guidance> {
         let set = set.iter().map(|s| (*s).to_owned()).collect();
         let args = UaaGanArgs { config: config.map(Into::into), set };
         Ok(generator(&args, attack, also, false, false)?.generator.guidance)
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn guidance_is_for_guided_gan_only() {
-        let (uaa, guided) = (AttackChoice::UaaGan, AttackChoice::GuidedGan);
+        let (uaa, guided) = (Family::UaaGan, Family::GuidedGan);
         let maps = ["generator.guidance=feature-maps"];
         assert_eq!(guidance(None, &[], uaa, false).unwrap(), Guidance::None);
         assert_eq!(guidance(None, &[], guided, false).unwrap(), Guidance::Gradients);

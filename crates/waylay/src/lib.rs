@@ -19,3 +19,23 @@ pub mod quality;
 pub mod report;
 pub mod retrieval;
 pub mod run;
+
+pub use burn;
+
+/// What most programs need: `use waylay::prelude::*`.
+pub mod prelude {
+    pub use crate::attack::{
+        Access, Attack, AttackError, Epsilon, Fgsm, Knowledge, Noise, Pgd, PgdConfig, Scene, craft,
+    };
+    pub use crate::audit::{Audit, AuditReport, Context, GeneratorSource};
+    pub use crate::dataset::{self, Split};
+    pub use crate::embedder::onnx::{OnnxEmbedder, OpenOptions};
+    pub use crate::embedder::preprocess::{Preprocess, Preset};
+    pub use crate::embedder::{Embedder, EmbedderError, embedder_fn, sample_embedder};
+    pub use crate::embedding::{Embeddings, Metric};
+    pub use crate::image::ImageBatch;
+    pub use crate::quality;
+    pub use crate::report;
+    pub use crate::retrieval::{self, Relevance};
+    pub use crate::run::{Device, OutputDir, Progress, Seed, Silent};
+}

@@ -10,7 +10,8 @@ use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
 use waylay::attack::uaa_gan::{Generator, GeneratorAttack, GeneratorConfig, Guidance, UaaGanConfig, train};
 use waylay::attack::{
-    Access, Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft, feature_distance,
+    Access, Attack, AttackError, Crafted, Epsilon, Fgsm, Knowledge, Noise, PgdConfig, Scene, craft,
+    feature_distance,
 };
 use waylay::embedder::onnx::OnnxEmbedder;
 use waylay::embedder::{Embedder, EmbedderError, Features, Tap};
@@ -31,8 +32,12 @@ struct Entry {
 }
 
 fn named(name: &str) -> Entry {
-    let choice: AttackChoice = name.parse().unwrap();
-    Entry { attack: choice.build().unwrap(), random: !name.contains("opposite") }
+    let attack: Box<dyn Attack> = match name {
+        "noise" => Box::new(Noise),
+        "fgsm" => Box::new(Fgsm),
+        pgd => Box::new(pgd.parse::<PgdConfig>().unwrap().check().unwrap()),
+    };
+    Entry { attack, random: !name.contains("opposite") }
 }
 
 const KINDS: [Guidance; 3] = [Guidance::Gradients, Guidance::FeatureMaps, Guidance::None];

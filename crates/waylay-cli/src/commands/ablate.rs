@@ -60,7 +60,12 @@ const VARIANTS: &[Variant] = &[
     Variant { name: "features-only", changes: &["loss.lambda_m=0.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-m-10", changes: &["loss.lambda_m=10.0"], images: 1.0, width: 1.0 },
     Variant { name: "lambda-r-0", changes: &["loss.lambda_r=0.0"], images: 1.0, width: 1.0 },
-    Variant { name: "hinge-none", changes: &["loss.hinge=0.0", "loss.lambda_r=3.0"], images: 1.0, width: 1.0 },
+    Variant {
+        name: "hinge-none",
+        changes: &["loss.hinge=0.0", "loss.lambda_r=3.0"],
+        images: 1.0,
+        width: 1.0,
+    },
     Variant { name: "hinge-0.5", changes: &["loss.hinge=0.5"], images: 1.0, width: 1.0 },
     Variant { name: "ramp-none", changes: &["loss.ramp_r=0.0"], images: 1.0, width: 1.0 },
     Variant { name: "patch-4", changes: &["generator.patch=4"], images: 1.0, width: 1.0 },

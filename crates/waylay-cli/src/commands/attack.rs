@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 use waylay::attack::uaa_gan::GeneratorAttack;
-use waylay::attack::{Attack, AttackChoice, Epsilon, PgdConfig, Scene, craft};
+use waylay::attack::{Attack, Epsilon, Scene, craft};
 use waylay::dataset;
 use waylay::embedder::Embedder;
 use waylay::embedding::Metric;
@@ -13,6 +13,7 @@ use waylay::run::{OutputDir, Seed};
 
 use super::audit::load_generator;
 use super::{announce, print};
+use crate::attacks::Choice;
 use crate::bar::Bar;
 use crate::cli::AttackArgs;
 use crate::exit::Usage;
@@ -20,11 +21,13 @@ use crate::plan;
 
 pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
-    let choice = args.attack.as_deref().map(str::parse::<AttackChoice>).transpose()?;
-    if let Some(AttackChoice::Pgd(PgdConfig { epsilon_255: Some(own), .. })) = choice {
-        let name = args.attack.as_deref().unwrap_or_default();
+    let choice = args.attack.as_deref().map(Choice::read).transpose()?;
+    if let Some(Choice::Attack(attack)) = &choice
+        && let Some(own) = attack.epsilon()
+    {
         return Err(Usage(format!(
-            "--attack {name}: the budget of a single attack is --epsilon; need --epsilon {} instead of `@`",
+            "--attack {}: the budget of a single attack is --epsilon; need --epsilon {} instead of `@`",
+            attack.name(),
             own.in_255()
         ))
         .into());
@@ -34,24 +37,23 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     }
     let target = plan::target(&args.target)?;
     let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
-    let built = choice.and_then(AttackChoice::build);
-    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (built, &args.generator) {
-        (Some(attack), Some(_)) => {
+    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (choice, &args.generator) {
+        (Some(Choice::Attack(attack)), Some(_)) => {
             return Err(Usage(format!(
                 "--generator is for uaa-gan and guided-gan, not for {}",
                 attack.name()
             ))
             .into());
         }
-        (Some(attack), None) => (attack, asked.map_or_else(|| Epsilon::from_255(8.0), Ok)?, metric),
-        (None, None) => {
-            let name = choice.map_or_else(String::new, |choice| choice.to_string());
-            return Err(Usage(format!("{name} needs --generator FILE; `waylay train` makes one")).into());
+        (Some(Choice::Attack(attack)), None) => (attack, asked.unwrap_or_default(), metric),
+        (Some(Choice::Generator(family)), None) => {
+            return Err(Usage(format!("{family} needs --generator FILE; `waylay train` makes one")).into());
         }
-        (None, Some(path)) => {
+        (None, None) => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
+        (choice, Some(path)) => {
             let (facts, generator) = load_generator(path, &target, args.transfer)?;
-            if let Some(other) = choice.filter(|choice| *choice != facts.config.attack()) {
-                let own = facts.config.attack();
+            let own = facts.config.family();
+            if let Some(other) = choice.and_then(|choice| choice.family()).filter(|family| *family != own) {
                 return Err(
                     Usage(format!("--attack {other} with a generator of {own}; leave --attack out")).into()
                 );

@@ -1,9 +1,9 @@
 //! `waylay audit`.
 
 use anyhow::Result;
-use waylay::attack::uaa_gan::{Generator, GeneratorFile, GeneratorFileError};
-use waylay::attack::{AttackChoice, Epsilon};
-use waylay::audit::{AuditPlan, GeneratorSource, audit, generator_files};
+use waylay::attack::Epsilon;
+use waylay::attack::uaa_gan::{Family, Generator, GeneratorFile, GeneratorFileError};
+use waylay::audit::{Audit, Context, GeneratorSource};
 use waylay::embedder::Embedder;
 use waylay::embedder::onnx::OnnxEmbedder;
 use waylay::embedding::Metric;
@@ -11,12 +11,13 @@ use waylay::report;
 use waylay::run::{OutputDir, Seed};
 
 use super::{announce, print};
+use crate::attacks::Choice;
 use crate::bar::Bar;
 use crate::cli::AuditArgs;
 use crate::exit::Usage;
 use crate::plan;
 
-pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
+pub fn run(args: AuditArgs, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
     let attacks = plan::attacks(&args.attacks, epsilon)?;
     let target = plan::target(&args.target)?;
@@ -24,7 +25,7 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
     if args.quick {
         plan::shorten(&mut split);
     }
-    let generators = generators(&args, &attacks, &target, split.train.is_empty(), epsilon, metric)?;
+    let mut generators = generators(&args, &attacks, &target, split.train.is_empty(), epsilon, metric)?;
     let verified = plan::verified(&args.target, &target)?;
     let out = OutputDir::create(&args.out, args.force)?;
     announce(&target, Some(epsilon));
@@ -47,24 +48,21 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
         split.train.len()
     );
 
-    let found = audit(
-        AuditPlan {
-            target: &target,
-            preprocess: target.preprocess().to_string(),
-            verified,
-            split: &split,
-            metric,
-            epsilon,
-            attacks,
-            generators,
-            seed: Seed(args.scene.seed),
-            threads,
-            quick: args.quick,
-            command: command_line(),
-        },
-        &out,
-        &Bar::default(),
-    )?;
+    let context = Context { command: command_line(), quick: args.quick, verified };
+    let mut audit = Audit::new(&target, &split)
+        .metric(metric)
+        .epsilon(epsilon)
+        .seed(Seed(args.scene.seed))
+        .context(context);
+    for choice in attacks {
+        audit = match choice {
+            Choice::Attack(attack) => audit.boxed(attack),
+            Choice::Generator(family) => {
+                generators.extract_if(.., |source| source.family() == family).fold(audit, Audit::generator)
+            }
+        };
+    }
+    let found = audit.run(&out, &Bar::default())?;
     out.write("index.html", report::to_html(&found)?.as_bytes())?;
     out.write("contact-sheet.png", &report::contact_sheet(&found.examples)?)?;
     out.write("attacks.csv", report::to_csv(&found).as_bytes())?;
@@ -81,19 +79,18 @@ pub fn run(args: AuditArgs, threads: usize, json: bool) -> Result<()> {
 /// The generators of the attacks that need one: given, or to be trained.
 fn generators(
     args: &AuditArgs,
-    attacks: &[AttackChoice],
+    attacks: &[Choice],
     target: &OnnxEmbedder,
     no_images: bool,
     epsilon: Epsilon,
     metric: Metric,
 ) -> Result<Vec<GeneratorSource>> {
-    let trainable = [AttackChoice::UaaGan, AttackChoice::GuidedGan];
-    let wanted: Vec<AttackChoice> = trainable.into_iter().filter(|a| attacks.contains(a)).collect();
+    let wanted: Vec<Family> = attacks.iter().filter_map(Choice::family).collect();
     let mut sources: Vec<GeneratorSource> = Vec::new();
     for path in &args.generator {
         let (facts, generator) = load_generator(path, target, args.transfer)?;
         facts.fits(epsilon, metric).map_err(|e| Usage(e.to_string()))?;
-        let attack = facts.config.attack();
+        let attack = facts.config.family();
         if !wanted.contains(&attack) {
             return Err(Usage(format!(
                 "--generator {} is of {attack}; need {attack} among --attacks",
@@ -101,18 +98,18 @@ fn generators(
             ))
             .into());
         }
-        if sources.iter().any(|source| source.attack() == attack) {
+        if sources.iter().any(|source| source.family() == attack) {
             return Err(
                 Usage(format!("two generators of {attack}; need one --generator of each attack")).into()
             );
         }
-        let train_seconds = train_seconds(&path.with_file_name(generator_files(attack)[2]));
+        let train_seconds = train_seconds(&path.with_file_name(attack.files()[2]));
         let (facts, generator) = (Box::new(facts), Box::new(generator));
         sources.push(GeneratorSource::Given { facts, generator, train_seconds });
     }
     let configured = args.uaa_gan.config.is_some() || !args.uaa_gan.set.is_empty();
-    let untrained: Vec<AttackChoice> =
-        wanted.iter().copied().filter(|a| !sources.iter().any(|source| source.attack() == *a)).collect();
+    let untrained: Vec<Family> =
+        wanted.iter().copied().filter(|a| !sources.iter().any(|source| source.family() == *a)).collect();
     if configured && !args.generator.is_empty() && untrained.is_empty() {
         return Err(
             Usage("--config and --set are for training; --generator is trained already".into()).into()

@@ -1,8 +1,7 @@
 //! `waylay config`.
 
 use anyhow::Result;
-use waylay::attack::AttackChoice;
-use waylay::attack::uaa_gan::UaaGanConfig;
+use waylay::attack::uaa_gan::{Family, UaaGanConfig};
 
 use super::print;
 use crate::cli::{ConfigArgs, ConfigName, UaaGanArgs};
@@ -12,10 +11,10 @@ pub fn run(args: &ConfigArgs, json: bool) -> Result<()> {
     let paper = UaaGanArgs { config: Some(plan::PAPER.into()), set: Vec::new() };
     let none = UaaGanArgs::default();
     let (attack, given, sample, source) = match args.name {
-        ConfigName::Paper => (AttackChoice::UaaGan, paper, false, UaaGanConfig::PAPER),
-        ConfigName::Default => (AttackChoice::UaaGan, none, false, ""),
-        ConfigName::Sample => (AttackChoice::UaaGan, none, true, plan::SAMPLE_CONFIG),
-        ConfigName::GuidedGan => (AttackChoice::GuidedGan, none, false, UaaGanConfig::GUIDED),
+        ConfigName::Paper => (Family::UaaGan, paper, false, UaaGanConfig::PAPER),
+        ConfigName::Default => (Family::UaaGan, none, false, ""),
+        ConfigName::Sample => (Family::UaaGan, none, true, plan::SAMPLE_CONFIG),
+        ConfigName::GuidedGan => (Family::GuidedGan, none, false, UaaGanConfig::GUIDED),
     };
     let config = plan::generator(&given, attack, false, sample, false)?;
     let text = config.to_toml()?;

@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 use serde_json::json;
+use waylay::attack::Scene;
 use waylay::attack::uaa_gan;
-use waylay::attack::{AttackChoice, Scene};
-use waylay::audit::{generator_files, write_generator};
+use waylay::audit::write_generator;
 use waylay::dataset;
 use waylay::embedder::Embedder;
 use waylay::run::{OutputDir, Seed};
 
 use super::{announce, print};
+use crate::attacks::Choice;
 use crate::bar::Bar;
 use crate::cli::TrainArgs;
 use crate::exit::Usage;
@@ -17,12 +18,11 @@ use crate::plan;
 
 pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let (epsilon, metric) = plan::scene(&args.scene)?;
-    let attack = match args.attack.parse()? {
-        attack @ (AttackChoice::UaaGan | AttackChoice::GuidedGan) => attack,
-        other => {
-            return Err(
-                Usage(format!("--attack {other} has nothing to train; need uaa-gan or guided-gan")).into()
-            );
+    let attack = match Choice::read(&args.attack)? {
+        Choice::Generator(family) => family,
+        Choice::Attack(other) => {
+            let text = format!("--attack {} has nothing to train; need uaa-gan or guided-gan", other.name());
+            return Err(Usage(text).into());
         }
     };
     let config = plan::generator(&args.uaa_gan, attack, false, args.target.target.is_none(), false)?;
@@ -36,7 +36,7 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
         (Some(_), None) => return Err(Usage("images of your own need a model: --target FILE".into()).into()),
     };
     let out = OutputDir::create(&args.out, true)?;
-    let [weights, ..] = generator_files(attack);
+    let [weights, ..] = attack.files();
     let existing = args.out.join(weights);
     if existing.exists() && !args.force {
         return Err(Usage(format!("`{}` exists; need --force to overwrite it", existing.display())).into());

@@ -11,7 +11,7 @@ pub struct EpsilonError {
     pub value: f64,
 }
 
-/// An L∞ budget: the most that any pixel may change, above 0 and at most 255/255.
+/// An L∞ budget: the most that any pixel may change, above 0 and at most 255/255. Default 8/255.
 /// Written and serialised in 1/255: `8` is 8/255 of the pixel range.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
@@ -31,6 +31,12 @@ impl Epsilon {
     /// The budget in pixel units, [0, 1].
     pub fn in_pixels(self) -> f32 {
         (self.0 / 255.0) as f32
+    }
+}
+
+impl Default for Epsilon {
+    fn default() -> Self {
+        Self(8.0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Attacks: each proposes a changed query; [`craft`] alone enforces the budget, [0, 1] and the 8-bit grid.
 
 mod budget;
-mod choice;
 mod craft;
 mod distance;
 mod fgsm;
@@ -14,14 +13,12 @@ pub mod uaa_gan;
 use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
-use crate::embedder::Embedder;
-use crate::embedder::EmbedderError;
+use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::Metric;
 use crate::image::{ImageBatch, ImageError};
 use crate::run::Seed;
 
 pub use budget::{Epsilon, EpsilonError};
-pub use choice::{AttackChoice, AttackChoiceError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
 pub use fgsm::Fgsm;
@@ -53,6 +50,7 @@ impl Scene<'_> {
 
 /// Why an attack could not be carried out.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum AttackError {
     /// The target failed.
     #[error("run the target")]
@@ -108,8 +106,10 @@ pub trait Attack: Send + Sync {
         None
     }
 
-    /// The checked configuration, for the report.
-    fn config(&self) -> serde_json::Value;
+    /// The checked configuration, for the report. Default: empty.
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
 
     /// Proposes one image per clean image `[N, C, H, W]`; [`craft`] clips it to the budget afterwards. `first` is the
     /// index of the batch's first image among all queries, for streams of random numbers that do not depend on how

@@ -23,10 +23,6 @@ impl Attack for Noise {
         Knowledge::IMAGE
     }
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({})
-    }
-
     fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
         let epsilon = scene.epsilon.in_pixels();
         let pixels: Vec<f32> = (0..clean.count())

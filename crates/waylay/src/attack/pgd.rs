@@ -1,14 +1,15 @@
 //! Projected gradient descent on the feature distance: the strong, slow reference.
 //! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges d(f_x, f_x̃) instead of a classification loss.
 
+use std::fmt;
+use std::str::FromStr;
+
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{
-    Attack, AttackChoice, AttackError, Epsilon, Knowledge, Scene, distance_gradient, opposite_gradient,
-};
+use super::{Attack, AttackError, Epsilon, Knowledge, Scene, distance_gradient, opposite_gradient};
 use crate::image::ImageBatch;
 
 /// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
@@ -46,6 +47,7 @@ impl Default for PgdConfig {
 
 /// A [`PgdConfig`] that cannot run.
 #[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum PgdConfigError {
     /// Too few or too many steps.
     #[error("pgd steps {0}; need 1 to 10,000")]
@@ -53,6 +55,51 @@ pub enum PgdConfigError {
     /// The step is no length.
     #[error("pgd step size {0}/255; need above 0 and at most 255")]
     StepSize(f64),
+    /// A name that is no PGD.
+    #[error(
+        "attack `{0}`; need `pgd`, `pgd-N` or `pgd-N-opposite`, N from 1 to 10,000, with or without `@E` for E/255"
+    )]
+    Name(String),
+}
+
+/// The name in `--attacks` and in reports: `pgd-N` with N steps, `pgd` for 10; `-opposite` and `@E` behind it where that is not the
+/// default.
+impl fmt::Display for PgdConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pgd")?;
+        match (self.start, self.steps) {
+            (Start::Random, 10) => {}
+            (Start::Random, steps) => write!(f, "-{steps}")?,
+            (Start::Opposite, steps) => write!(f, "-{steps}-opposite")?,
+        }
+        self.epsilon_255.map_or(Ok(()), |epsilon| write!(f, "@{}", epsilon.in_255()))
+    }
+}
+
+impl FromStr for PgdConfig {
+    type Err = PgdConfigError;
+
+    fn from_str(name: &str) -> Result<Self, PgdConfigError> {
+        let wrong = || PgdConfigError::Name(name.to_owned());
+        let (rest, epsilon_255) = match name.split_once('@') {
+            Some((rest, budget)) => {
+                let budget = budget.parse().ok().and_then(|budget| Epsilon::from_255(budget).ok());
+                (rest, Some(budget.ok_or_else(wrong)?))
+            }
+            None => (name, None),
+        };
+        let (rest, start) = match rest.strip_suffix("-opposite") {
+            Some(rest) => (rest, Start::Opposite),
+            None => (rest, Start::Random),
+        };
+        let steps = match rest.strip_prefix("pgd").ok_or_else(wrong)? {
+            "" => Self::default().steps,
+            steps => steps.strip_prefix('-').and_then(|steps| steps.parse().ok()).ok_or_else(wrong)?,
+        };
+        let config = Self { steps, start, epsilon_255, ..Self::default() };
+        config.check().map_err(|_| wrong())?;
+        Ok(config)
+    }
 }
 
 impl PgdConfig {
@@ -76,7 +123,7 @@ pub struct Pgd {
 
 impl Attack for Pgd {
     fn name(&self) -> String {
-        AttackChoice::Pgd(self.config).to_string()
+        self.config.to_string()
     }
 
     fn label(&self) -> String {
@@ -158,4 +205,24 @@ pub(super) fn ascend(
 fn bounded(delta: Tensor<4>, scene: &Scene<'_>) -> Tensor<4> {
     let epsilon = scene.epsilon.in_pixels();
     delta.clamp(-epsilon, epsilon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written_alike() {
+        for name in ["pgd", "pgd-40", "pgd@4", "pgd-3-opposite", "pgd-10-opposite@2.5"] {
+            assert_eq!(name.parse::<PgdConfig>().unwrap().to_string(), name);
+        }
+        for name in ["", "PGD", "pgd-0", "pgd-x", "pgd-", "pgdx", "pgd@0", "pgd@", "pgd-3-other", "gan"] {
+            assert!(
+                name.parse::<PgdConfig>().unwrap_err().to_string().contains(&format!("`{name}`")),
+                "{name}"
+            );
+        }
+        assert_eq!("pgd-10".parse::<PgdConfig>().unwrap().to_string(), "pgd");
+        assert_eq!("pgd-opposite".parse::<PgdConfig>().unwrap().to_string(), "pgd-10-opposite");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::outcome::{DataFacts, SetFacts, Training};
-use super::{AuditPlan, generator_files};
-use crate::attack::AttackChoice;
+use super::outcome::{AttackRow, DataFacts, SetFacts, Training};
+use super::rows;
+use crate::attack::Epsilon;
+use crate::attack::uaa_gan::Family;
 use crate::dataset::{Item, Split};
 use crate::image::ImageBatch;
 use crate::run::{Hash, OutputDir, sha256};
@@ -68,11 +69,10 @@ fn disjoint(split: &Split, trained: bool) -> String {
 
 /// SHA-256 of the files that training left beside the report; nothing where this run did not train.
 pub fn hashes(out: &OutputDir, training: &[Training]) -> BTreeMap<String, String> {
-    let trained = [AttackChoice::UaaGan, AttackChoice::GuidedGan]
-        .into_iter()
-        .filter(|attack| training.iter().any(|t| t.attack == attack.to_string()));
+    let trained =
+        Family::ALL.into_iter().filter(|family| training.iter().any(|t| t.attack == family.to_string()));
     trained
-        .flat_map(generator_files)
+        .flat_map(Family::files)
         .filter_map(|name| {
             let bytes = std::fs::read(out.path().join(name)).ok()?;
             Some((name.to_owned(), sha256([bytes])))
@@ -81,12 +81,12 @@ pub fn hashes(out: &OutputDir, training: &[Training]) -> BTreeMap<String, String
 }
 
 /// The limits of this audit, one sentence each.
-pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
+pub fn not_tested(attacks: &[AttackRow], epsilon: Epsilon, quick: bool) -> Vec<String> {
     let mut limits = vec![
         format!(
             "Only changes of at most {}/255 per pixel (L∞) were tried; larger, localised or geometric changes, such as \
              patches, crops and rotations, were not.",
-            plan.epsilon.in_255()
+            epsilon.in_255()
         ),
         "Only the query was changed; an attacker who can put images into the gallery was not tried.".into(),
         "Attackers who see nothing but the answers of the system, its scores or its first results, were not tried.".into(),
@@ -95,10 +95,10 @@ pub fn not_tested(plan: &AuditPlan<'_>) -> Vec<String> {
             .into(),
         "One metric, one seed and one split were used; repeat with other seeds to see the spread.".into(),
     ];
-    if !plan.attacks.contains(&AttackChoice::UaaGan) {
+    if !attacks.iter().any(|row| row.name == rows::UAA_GAN) {
         limits.push("UAA-GAN was not run.".into());
     }
-    if plan.quick {
+    if quick {
         limits.push(
             "This was a quick run with few queries and training steps: the numbers are no verdict.".into(),
         );

@@ -1,7 +1,7 @@
 //! What is shown beside the numbers: distance histograms, and queries with their results before and after.
 
 use super::outcome::{AttackRow, Example, Histogram, Hit};
-use super::{AuditError, AuditPlan, Evidence, System, rows};
+use super::{Audit, AuditError, Evidence, System, rows};
 use crate::embedding::Embeddings;
 use crate::image::{ImageBatch, Picture};
 use crate::retrieval;
@@ -34,7 +34,7 @@ pub(super) fn fill_histograms(rows: &mut [AttackRow], evidence: &[Evidence]) {
 
 /// Evenly spaced queries with their nearest gallery items before and after UAA-GAN, or else the strongest attack.
 pub(super) fn examples(
-    plan: &AuditPlan<'_>,
+    plan: &Audit<'_>,
     queries: &ImageBatch,
     system: &System<'_>,
     clean: &Embeddings,

@@ -12,55 +12,77 @@ mod worst_case;
 use std::time::{Instant, SystemTime};
 
 use burn::module::Module;
+use burn::tensor::Device;
 use thiserror::Error;
 
 use crate::attack::uaa_gan::{
-    self, CheckedConfig, GeneratorAttack, GeneratorFile, GeneratorFileError, TrainError, Trained,
+    self, CheckedConfig, Family, GeneratorAttack, GeneratorFile, GeneratorFileError, TrainError, Trained,
 };
-use crate::attack::{Attack, AttackChoice, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
+use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
-use crate::embedder::Embedder;
-use crate::embedder::EmbedderError;
 use crate::embedder::onnx::Verification;
+use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::{Embeddings, Metric};
 use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
 use crate::quality::{self, QualityError};
 use crate::retrieval::RetrievalError;
 use crate::run::{OutputDir, Progress, Seed, WriteError};
 
-pub use outcome::Audit;
+pub use outcome::AuditReport;
 pub use system::System;
 pub use verdict::{Level, verdict};
 pub use worst_case::worst_case;
 
 use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, TrainedAgainst, Training};
 
-/// What to audit, and how.
-pub struct AuditPlan<'a> {
-    /// The network under attack.
-    pub target: &'a dyn Embedder,
-    /// Its preprocessing in one line.
-    pub preprocess: String,
-    /// How far it was from the user's reference, where there was one.
-    pub verified: Option<Verification>,
-    /// The images.
-    pub split: &'a Split,
-    /// How the system compares embeddings.
-    pub metric: Metric,
-    /// The budget of every attack.
-    pub epsilon: Epsilon,
-    /// The attacks, in the order of their rows.
-    pub attacks: Vec<AttackChoice>,
-    /// The generators of `uaa-gan` and `guided-gan`, where [`Self::attacks`] names them, at most one of each.
-    pub generators: Vec<GeneratorSource>,
-    /// The run's randomness.
-    pub seed: Seed,
-    /// Threads that compute, for the record.
-    pub threads: usize,
-    /// Whether this is the shortened run for trying out.
-    pub quick: bool,
-    /// The command that repeats this run, for the record.
+/// The version of Burn that computes, for the record.
+const BURN: &str = "0.22.1";
+
+/// An audit: what is attacked, by what, and how it is measured. Any [`Attack`] can take part.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (embedder, mut split) = (sample_embedder(Device::flex())?, dataset::sample()?);
+/// split.query.truncate(4);
+/// let folder = tempfile::tempdir()?;
+/// let out = OutputDir::create(&folder.path().join("report"), false)?;
+/// let report = Audit::new(&embedder, &split)
+///     .epsilon(Epsilon::from_255(8.0)?)
+///     .attack(Noise)
+///     .attack(PgdConfig { steps: 2, ..PgdConfig::default() }.check()?)
+///     .run(&out, &Silent)?;
+/// assert_eq!(report.attacks.len(), 3);
+/// assert!(report.attacks[2].scores.map < report.clean.map);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Audit<'a> {
+    target: &'a dyn Embedder,
+    split: &'a Split,
+    metric: Metric,
+    epsilon: Epsilon,
+    seed: Seed,
+    entries: Vec<Entry<'a>>,
+    context: Context,
+}
+
+/// What the report records of the circumstances, as the caller knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The command that repeats this run; empty where there is none.
     pub command: String,
+    /// Whether this is a shortened run for trying out.
+    pub quick: bool,
+    /// How far the network was from the user's reference, where there was one.
+    pub verified: Option<Verification>,
+}
+
+/// A row to come.
+enum Entry<'a> {
+    Attack(Box<dyn Attack + 'a>),
+    Generator(GeneratorSource),
 }
 
 /// Where a generator comes from. Its configuration decides which attack it is.
@@ -80,17 +102,21 @@ pub enum GeneratorSource {
 
 impl GeneratorSource {
     /// Which attack the generator is.
-    pub fn attack(&self) -> AttackChoice {
+    pub fn family(&self) -> Family {
         match self {
-            Self::Train(config) => config.attack(),
-            Self::Given { facts, .. } => facts.config.attack(),
+            Self::Train(config) => config.family(),
+            Self::Given { facts, .. } => facts.config.family(),
         }
     }
 }
 
 /// Why an audit could not be finished.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum AuditError {
+    /// Two attacks have one name, or one that cannot name a folder.
+    #[error("attack `{0}`; need names that differ, of letters, digits and `-_.@+`, and not `none`")]
+    Name(String),
     /// Images could not be read.
     #[error("read the images")]
     Dataset(#[from] DatasetError),
@@ -121,14 +147,14 @@ pub enum AuditError {
 }
 
 /// An attack to run, with what the report says of its training.
-struct Planned {
-    attack: Box<dyn Attack>,
+struct Planned<'a> {
+    attack: Box<dyn Attack + 'a>,
     trained_against: Option<TrainedAgainst>,
     train_seconds: Option<f64>,
 }
 
-impl Planned {
-    fn untrained(attack: Box<dyn Attack>) -> Self {
+impl<'a> Planned<'a> {
+    fn untrained(attack: Box<dyn Attack + 'a>) -> Self {
         Self { attack, trained_against: None, train_seconds: None }
     }
 }
@@ -140,9 +166,97 @@ struct Evidence {
     match_distances: Vec<f32>,
 }
 
-/// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and the files of
-/// [`write_generator`] for every generator that was trained. The report is the caller's to write from the value.
-pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> Result<Audit, AuditError> {
+impl<'a> Audit<'a> {
+    /// An audit of `target` on the queries and the gallery of `split`: at ε = 8/255, by cosine, with seed 0, and without an attack.
+    pub fn new(target: &'a dyn Embedder, split: &'a Split) -> Self {
+        Self {
+            target,
+            split,
+            metric: Metric::default(),
+            epsilon: Epsilon::default(),
+            seed: Seed(0),
+            entries: Vec::new(),
+            context: Context::default(),
+        }
+    }
+
+    /// How the system compares embeddings.
+    #[must_use]
+    pub fn metric(self, metric: Metric) -> Self {
+        Self { metric, ..self }
+    }
+
+    /// The budget of every attack.
+    #[must_use]
+    pub fn epsilon(self, epsilon: Epsilon) -> Self {
+        Self { epsilon, ..self }
+    }
+
+    /// The run's randomness.
+    #[must_use]
+    pub fn seed(self, seed: Seed) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// What the report records of the circumstances.
+    #[must_use]
+    pub fn context(self, context: Context) -> Self {
+        Self { context, ..self }
+    }
+
+    /// One more row: this attack. Its name names the folder of its images, and must not be another row's.
+    #[must_use]
+    pub fn attack(self, attack: impl Attack + 'a) -> Self {
+        self.boxed(Box::new(attack))
+    }
+
+    /// As [`Self::attack`], of an attack in a box.
+    #[must_use]
+    pub fn boxed(mut self, attack: Box<dyn Attack + 'a>) -> Self {
+        self.entries.push(Entry::Attack(attack));
+        self
+    }
+
+    /// One more row: a generator, which the report says more of than of other attacks.
+    #[must_use]
+    pub fn generator(mut self, source: GeneratorSource) -> Self {
+        self.entries.push(Entry::Generator(source));
+        self
+    }
+
+    /// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and the files of
+    /// [`write_generator`] for every generator that was trained. The report is the caller's to write from the value.
+    pub fn run(mut self, out: &OutputDir, progress: &dyn Progress) -> Result<AuditReport, AuditError> {
+        let entries = std::mem::take(&mut self.entries);
+        self.check_names(&entries)?;
+        run(&self, entries, out, progress)
+    }
+
+    /// An error where two rows would have one name, or one that cannot name a folder.
+    fn check_names(&self, entries: &[Entry<'_>]) -> Result<(), AuditError> {
+        let mut names = vec![rows::CLEAN.to_owned()];
+        for entry in entries {
+            let name = match entry {
+                Entry::Attack(attack) => attack.name(),
+                Entry::Generator(source) => source.family().to_string(),
+            };
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
+            if names.contains(&name) || name.is_empty() || name.starts_with('.') || !name.chars().all(allowed)
+            {
+                return Err(AuditError::Name(name));
+            }
+            names.push(name);
+        }
+        Ok(())
+    }
+}
+
+fn run(
+    plan: &Audit<'_>,
+    entries: Vec<Entry<'_>>,
+    out: &OutputDir,
+    progress: &dyn Progress,
+) -> Result<AuditReport, AuditError> {
     let started = (SystemTime::now(), Instant::now());
     let device = plan.target.device();
     let scene = Scene {
@@ -158,13 +272,16 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
     let system = System::new(plan.target, plan.metric, query, gallery, &device, progress)?;
     let clean_embeddings = system.embed(&queries)?;
 
-    let (mut generators, training) = prepare_generators(&plan, &scene, out, progress)?;
+    // Generators are trained before anything is crafted.
     let mut attacks = vec![Planned::untrained(Box::new(Unchanged))];
-    for choice in &plan.attacks {
-        match choice.build() {
-            Some(attack) => attacks.push(Planned::untrained(attack)),
-            None => attacks.extend(generators.extract_if(.., |g| g.attack.name() == choice.to_string())),
-        }
+    let (mut training, mut images) = (Vec::new(), None);
+    for entry in entries {
+        attacks.push(match entry {
+            Entry::Attack(attack) => Planned::untrained(attack),
+            Entry::Generator(source) => {
+                prepare(source, plan, &scene, &mut images, &mut training, out, progress)?
+            }
+        });
     }
 
     let (mut rows, mut evidence) = (Vec::new(), Vec::new());
@@ -199,42 +316,42 @@ pub fn audit(plan: AuditPlan<'_>, out: &OutputDir, progress: &dyn Progress) -> R
         evidence.push(Evidence { images, embeddings, match_distances });
     }
     evidence::fill_histograms(&mut rows, &evidence);
-    let examples = evidence::examples(&plan, &queries, &system, &clean_embeddings, &rows, &evidence)?;
+    let examples = evidence::examples(plan, &queries, &system, &clean_embeddings, &rows, &evidence)?;
 
     let clean = rows.first().map_or_else(Scores::default, |row| row.scores.clone());
     let worst_case = worst_case(&rows);
-    Ok(Audit {
+    Ok(AuditReport {
         schema: SCHEMA.into(),
-        verdict: verdict(&clean, &rows, worst_case.as_ref(), plan.epsilon.in_255(), plan.quick),
-        quick: plan.quick,
+        verdict: verdict(&clean, &rows, worst_case.as_ref(), plan.epsilon.in_255(), plan.context.quick),
+        quick: plan.context.quick,
         target: TargetFacts {
             name: plan.target.name().into(),
             fingerprint: plan.target.fingerprint().into(),
             input: size,
             dim: plan.target.dim(),
-            preprocess: plan.preprocess.clone(),
-            verified: plan.verified.clone(),
+            preprocess: plan.target.preprocessing(),
+            verified: plan.context.verified.clone(),
         },
         data: data::facts(plan.split, &queries, &system.gallery_hash, !training.is_empty()),
         budget: Budget { norm: "linf".into(), epsilon_255: plan.epsilon.in_255() },
         metric: plan.metric.to_string(),
         seed: plan.seed.0,
-        threads: plan.threads,
+        threads: rayon::current_num_threads(),
         clean,
+        not_tested: data::not_tested(&rows, plan.epsilon, plan.context.quick),
         attacks: rows,
         worst_case,
         examples,
         run: RunFacts {
             version: env!("CARGO_PKG_VERSION").into(),
-            command: plan.command.clone(),
+            command: plan.context.command.clone(),
             started: humantime::format_rfc3339_seconds(started.0).to_string(),
             seconds: started.1.elapsed().as_secs_f64(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            backend: "burn 0.22 flex (CPU)".into(),
+            backend: backend(&device),
             files: data::hashes(out, &training),
         },
         training,
-        not_tested: data::not_tested(&plan),
     })
 }
 
@@ -254,10 +371,6 @@ impl Attack for Unchanged {
         Knowledge::IMAGE
     }
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({})
-    }
-
     fn propose(
         &self,
         clean: &ImageBatch,
@@ -268,66 +381,54 @@ impl Attack for Unchanged {
     }
 }
 
-/// The generators of the plan, those to train now trained and stored in `out`.
-fn prepare_generators(
-    plan: &AuditPlan<'_>,
+/// The attack of a generator, trained now and stored in `out` where it is not given. `images` are those to train on, once loaded.
+fn prepare(
+    source: GeneratorSource,
+    plan: &Audit<'_>,
     scene: &Scene<'_>,
+    images: &mut Option<ImageBatch>,
+    training: &mut Vec<Training>,
     out: &OutputDir,
     progress: &dyn Progress,
-) -> Result<(Vec<Planned>, Vec<Training>), AuditError> {
-    let (mut generators, mut training) = (Vec::new(), Vec::new());
-    let mut images = None;
-    for source in plan.generators.iter().filter(|source| plan.attacks.contains(&source.attack())) {
-        let (attack, trained_against, train_seconds) = match source {
-            GeneratorSource::Given { facts, generator, train_seconds } => {
-                let attack =
-                    GeneratorAttack { generator: (**generator).clone(), config: facts.config.clone() };
-                let same = facts.target == plan.target.fingerprint();
-                let against = if same { TrainedAgainst::Target } else { TrainedAgainst::AnotherNetwork };
-                (attack, against, *train_seconds)
-            }
-            GeneratorSource::Train(config) => {
-                let images = match &images {
-                    Some(images) => images,
-                    None => {
-                        let size = plan.target.input();
-                        images.insert(dataset::load(&plan.split.train, size, plan.target.resizing())?)
-                    }
-                };
-                let trained = uaa_gan::train(config, images, scene, progress)?;
-                write_generator(&trained, config, scene, out)?;
-                training.push(Training {
-                    attack: config.attack().to_string(),
-                    steps: config.training.steps,
-                    batch: config.training.batch,
-                    generator_parameters: trained.generator.num_params(),
-                    warnings: trained.warnings,
-                    log: trained.log,
-                });
-                let attack = GeneratorAttack { generator: trained.generator, config: (***config).clone() };
-                (attack, TrainedAgainst::Target, Some(trained.seconds))
-            }
-        };
-        generators.push(Planned {
-            attack: Box::new(attack),
-            trained_against: Some(trained_against),
-            train_seconds,
-        });
-    }
-    Ok((generators, training))
-}
-
-/// The names of the files that a generator of `attack` is stored in: weights, configuration, log.
-pub fn generator_files(attack: AttackChoice) -> [&'static str; 3] {
-    match attack {
-        AttackChoice::GuidedGan => {
-            ["guided-generator.safetensors", "guided-generator.toml", "guided-training.jsonl"]
+) -> Result<Planned<'static>, AuditError> {
+    let (attack, trained_against, train_seconds) = match source {
+        GeneratorSource::Given { facts, generator, train_seconds } => {
+            let same = facts.target == plan.target.fingerprint();
+            let against = if same { TrainedAgainst::Target } else { TrainedAgainst::AnotherNetwork };
+            (GeneratorAttack { generator: *generator, config: facts.config }, against, train_seconds)
         }
-        _ => ["generator.safetensors", "generator.toml", "training.jsonl"],
-    }
+        GeneratorSource::Train(config) => {
+            let images = match images {
+                Some(images) => images,
+                None => images.insert(dataset::load(
+                    &plan.split.train,
+                    plan.target.input(),
+                    plan.target.resizing(),
+                )?),
+            };
+            let trained = uaa_gan::train(&config, images, scene, progress)?;
+            write_generator(&trained, &config, scene, out)?;
+            training.push(Training {
+                attack: config.family().to_string(),
+                steps: config.training.steps,
+                batch: config.training.batch,
+                generator_parameters: trained.generator.num_params(),
+                warnings: trained.warnings,
+                log: trained.log,
+            });
+            let attack = GeneratorAttack { generator: trained.generator, config: (**config).clone() };
+            (attack, TrainedAgainst::Target, Some(trained.seconds))
+        }
+    };
+    Ok(Planned { attack: Box::new(attack), trained_against: Some(trained_against), train_seconds })
 }
 
-/// Writes the [`generator_files`] of `trained` into `out`.
+/// Which backend computed, and where.
+fn backend(device: &Device) -> String {
+    format!("burn {BURN}, {:?}", device.as_dispatch())
+}
+
+/// Writes the [`Family::files`] of `trained` into `out`.
 pub fn write_generator(
     trained: &Trained,
     config: &CheckedConfig,
@@ -343,7 +444,7 @@ pub fn write_generator(
         seed: scene.seed.0,
         config: (**config).clone(),
     };
-    let [weights, settings, log] = generator_files(config.attack());
+    let [weights, settings, log] = config.family().files();
     out.write(weights, &facts.encode(&trained.generator)?)?;
     out.write(settings, config.to_toml().map_err(TrainError::from)?.as_bytes())?;
     let lines: Vec<String> =

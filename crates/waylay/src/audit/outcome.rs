@@ -14,7 +14,7 @@ pub const SCHEMA: &str = "waylay.audit/2";
 
 /// Everything an audit found. Fractions are in [0, 1]; budgets and L∞ are in 1/255.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Audit {
+pub struct AuditReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// The result in one sentence, with its numbers.

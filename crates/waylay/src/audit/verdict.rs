@@ -115,10 +115,10 @@ fn conclusion(level: Level, epsilon_255: f64, quick: bool, fragile: bool) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Audit, worst_case};
+    use crate::audit::{AuditReport, worst_case};
     use crate::report::example;
 
-    fn told(audit: &Audit, epsilon_255: f64, quick: bool) -> String {
+    fn told(audit: &AuditReport, epsilon_255: f64, quick: bool) -> String {
         let worst = worst_case(&audit.attacks);
         verdict(&audit.clean, &audit.attacks, worst.as_ref(), epsilon_255, quick)
     }
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn rows_may_be_missing() {
         let audit = example::audit();
-        let only = |names: &[&str]| -> Audit {
+        let only = |names: &[&str]| -> AuditReport {
             let attacks = audit.attacks.iter().filter(|row| names.contains(&row.name.as_str()));
-            Audit { attacks: attacks.cloned().collect(), ..audit.clone() }
+            AuditReport { attacks: attacks.cloned().collect(), ..audit.clone() }
         };
         for (names, expected) in [
             (&[][..], "No attack was run"),
@@ -175,7 +175,7 @@ mod tests {
             let text = told(&only(names), 8.0, false);
             assert!(text.contains(expected), "{names:?}: {text}");
         }
-        let nothing_found = told(&Audit { clean: Scores::default(), ..audit }, 8.0, false);
+        let nothing_found = told(&AuditReport { clean: Scores::default(), ..audit }, 8.0, false);
         assert!(nothing_found.contains("nothing to judge"), "{nothing_found}");
     }
 

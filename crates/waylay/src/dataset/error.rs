@@ -9,6 +9,7 @@ use crate::image::{ImageError, ReadError};
 
 /// A dataset that cannot be used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DatasetError {
     /// The folder does not exist.
     #[error("folder `{}`: does not exist", path.display())]

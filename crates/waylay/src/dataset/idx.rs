@@ -24,6 +24,7 @@ const LABELS: u32 = 0x0801;
 
 /// An IDX file that cannot be used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum IdxError {
     /// The file is missing, not readable, ends within its header, or its gzip stream is corrupt.
     #[error("IDX file `{name}`: cannot be read")]

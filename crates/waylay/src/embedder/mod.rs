@@ -66,6 +66,11 @@ pub trait Embedder: Send + Sync {
         Resizing::default()
     }
 
+    /// How pixels become the network's input, in one line for people. Default: as they are.
+    fn preprocessing(&self) -> String {
+        "pixels of 0 to 1".into()
+    }
+
     /// Where its weights are, and its input must be. Default: the processor.
     fn device(&self) -> Device {
         Device::flex()

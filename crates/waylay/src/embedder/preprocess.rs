@@ -12,6 +12,7 @@ use crate::image::{Fit, Interpolation, Resizing};
 
 /// Why it is unknown, or unusable, how a network wants its pixels.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PreprocessError {
     /// Neither a preset nor a file.
     #[error(

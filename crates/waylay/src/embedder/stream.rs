@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_micros(200);
 
 /// Why a stream of images could not be embedded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StreamError {
     /// An image cannot be used.
     #[error("read the images")]

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// What is wrong with numbers that were offered as [`Embeddings`].
 #[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum EmbeddingError {
     /// The count is not a multiple of the dimension.
     #[error("{found} values for embeddings of {dim} dimensions; need a positive multiple")]

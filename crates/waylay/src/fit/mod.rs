@@ -60,6 +60,7 @@ impl Default for FitConfig {
 
 /// Why a network could not be trained.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum FitError {
     /// A value is out of range.
     #[error(transparent)]

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// What is wrong with pixels that were offered as an [`ImageBatch`].
 #[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum ImageError {
     /// The pixel count does not fit the shape.
     #[error("{found} pixels for a batch of shape {shape:?}; need {expected}")]

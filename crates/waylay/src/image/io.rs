@@ -22,6 +22,7 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// An image file that cannot be used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The file is missing or not readable.
     #[error("image `{name}`: cannot be read")]
@@ -77,6 +78,7 @@ pub enum ReadError {
 
 /// An image that cannot be written.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ImageWriteError {
     /// The picture contradicts itself.
     #[error(transparent)]

@@ -9,6 +9,7 @@ use crate::image::ImageBatch;
 
 /// Images that cannot be compared.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QualityError {
     /// The batches are of different shapes.
     #[error(

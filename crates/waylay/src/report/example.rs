@@ -12,7 +12,7 @@ use crate::audit::{verdict, worst_case};
 const IMAGE: Knowledge = Knowledge::IMAGE;
 
 /// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28 x 28 pixels.
-pub(crate) fn audit() -> Audit {
+pub(crate) fn audit() -> AuditReport {
     let clean = scores(0.99, 1.0, 1.0, 0.912);
     let attacks = vec![
         row("none", "No attack", IMAGE, clean.clone(), [0.0, 0.0, 100.0, 1.0, 0.0, 1.0], 1),
@@ -58,7 +58,7 @@ pub(crate) fn audit() -> Audit {
         ),
     ];
     let worst_case = worst_case(&attacks);
-    Audit {
+    AuditReport {
         schema: SCHEMA.into(),
         verdict: verdict(&clean, &attacks, worst_case.as_ref(), 8.0, false),
         quick: false,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::ReportError;
-use crate::audit::outcome::{Audit, SCHEMA};
+use crate::audit::outcome::{AuditReport, SCHEMA};
 
 /// Fields that may be `null`; everywhere else, `null` is how serde_json writes a number that is not finite.
 const OPTIONAL: [&str; 8] = [
@@ -18,7 +18,7 @@ const OPTIONAL: [&str; 8] = [
 ];
 
 /// The audit as indented JSON that ends in a newline; an error where a number is not finite. Pictures stay out.
-pub fn to_json(audit: &Audit) -> Result<String, ReportError> {
+pub fn to_json(audit: &AuditReport) -> Result<String, ReportError> {
     let value = serde_json::to_value(audit)?;
     if let Some(field) = first_null(&value, "") {
         return Err(ReportError::NotFinite { field });
@@ -29,7 +29,7 @@ pub fn to_json(audit: &Audit) -> Result<String, ReportError> {
 }
 
 /// The audit that [`to_json`] wrote, without its pictures; an error for another schema. Unknown fields are ignored.
-pub fn from_json(text: &str) -> Result<Audit, ReportError> {
+pub fn from_json(text: &str) -> Result<AuditReport, ReportError> {
     let fields: Map<String, Value> = serde_json::from_str(text)?;
     let found = fields.get("schema").and_then(Value::as_str).unwrap_or("none");
     if found != SCHEMA {

@@ -1,4 +1,4 @@
-//! What an [`Audit`](crate::audit::Audit) looks like on paper: one exporter per file, from the value to text or bytes.
+//! What an [`AuditReport`](crate::audit::AuditReport) looks like on paper: one exporter per file, from the value to text or bytes.
 //! Nothing here computes a result, writes a file or prints.
 
 mod contact_sheet;
@@ -19,6 +19,7 @@ pub use table::to_text;
 
 /// Why an audit cannot be exported, or not be read back.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ReportError {
     /// The text is not a report of this layout.
     #[error("report json")]

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 /// A search or an evaluation that cannot be done.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetrievalError {
     /// Queries and gallery were embedded by different networks.
     #[error("queries of {query} dimensions in a gallery of {gallery} dimensions; need the same")]

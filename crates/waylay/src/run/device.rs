@@ -20,6 +20,7 @@ pub enum DeviceKind {
 
 /// Why a device cannot be had.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceError {
     /// No such kind.
     #[error("device `{0}` is not known; need cpu, cuda or wgpu")]

@@ -13,6 +13,7 @@ const REPORT: &str = "report.json";
 
 /// A folder that a run cannot write to.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OutputError {
     /// It holds a finished run.
     #[error("output folder `{}`: already holds a report; need an empty folder or leave to overwrite", path.display())]

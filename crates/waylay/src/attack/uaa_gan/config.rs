@@ -1,6 +1,8 @@
 //! Every hyper-parameter of UAA-GAN with its default, as a checked value: a TOML file, flags, or both.
 //! Defaults are those that docs/ablation.md favours.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -8,7 +10,6 @@ use super::discriminator::DiscriminatorKind;
 use super::generator::{GeneratorConfig, Guidance};
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
-use crate::attack::AttackChoice;
 use crate::image::AugmentConfig;
 use crate::run::OutOfRange;
 
@@ -26,6 +27,39 @@ pub struct UaaGanConfig {
     pub training: TrainingConfig,
     /// Random changes to training images.
     pub augment: AugmentConfig,
+}
+
+/// The attacks whose generators are trained here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `uaa-gan`: the paper's, whose generator sees the image alone.
+    UaaGan,
+    /// `guided-gan`: ours, whose generator sees feature maps or gradients of the target too.
+    GuidedGan,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::UaaGan, Self::GuidedGan];
+
+    /// The names of the files that a generator is stored in: weights, configuration, log.
+    pub fn files(self) -> [&'static str; 3] {
+        match self {
+            Self::UaaGan => ["generator.safetensors", "generator.toml", "training.jsonl"],
+            Self::GuidedGan => {
+                ["guided-generator.safetensors", "guided-generator.toml", "guided-training.jsonl"]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UaaGan => "uaa-gan",
+            Self::GuidedGan => "guided-gan",
+        })
+    }
 }
 
 /// The discriminator D.
@@ -152,6 +186,7 @@ impl Default for TrainingConfig {
 
 /// A value that training cannot use.
 #[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A value is out of range.
     #[error(transparent)]
@@ -178,11 +213,11 @@ impl UaaGanConfig {
     /// What guided-gan changes of the defaults, as TOML.
     pub const GUIDED: &str = include_str!("guided.toml");
 
-    /// Which attack a generator of this configuration is: `guided-gan` where it is guided, else `uaa-gan`.
-    pub fn attack(&self) -> AttackChoice {
+    /// Which attack a generator of this configuration is.
+    pub fn family(&self) -> Family {
         match self.generator.guidance {
-            Guidance::None => AttackChoice::UaaGan,
-            Guidance::FeatureMaps | Guidance::Gradients => AttackChoice::GuidedGan,
+            Guidance::None => Family::UaaGan,
+            Guidance::FeatureMaps | Guidance::Gradients => Family::GuidedGan,
         }
     }
 
@@ -314,7 +349,7 @@ mod tests {
         assert!(loss.lambda_r > 0.0 && loss.lambda_m > 0.0);
         assert_eq!(paper.augment, AugmentConfig::NONE);
         assert_eq!(paper.training.optimiser, OptimiserKind::Adam);
-        assert_eq!(paper.attack(), AttackChoice::UaaGan);
+        assert_eq!(paper.family(), Family::UaaGan);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub struct GeneratorFile {
 
 /// Why a generator could not be written or read.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum GeneratorFileError {
     /// Not a generator of this program.
     #[error("generator `{path}`: {reason}")]

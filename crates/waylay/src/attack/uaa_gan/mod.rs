@@ -17,11 +17,12 @@ mod train;
 
 use burn::tensor::Tensor;
 
-use super::{Attack, AttackChoice, AttackError, Knowledge, Scene};
+use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 pub use config::{
-    CheckedConfig, ConfigError, DiscriminatorConfig, LossConfig, Schedule, TrainingConfig, UaaGanConfig,
+    CheckedConfig, ConfigError, DiscriminatorConfig, Family, LossConfig, Schedule, TrainingConfig,
+    UaaGanConfig,
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
@@ -43,13 +44,13 @@ pub struct GeneratorAttack {
 
 impl Attack for GeneratorAttack {
     fn name(&self) -> String {
-        self.config.attack().to_string()
+        self.config.family().to_string()
     }
 
     fn label(&self) -> String {
-        let name = match self.config.attack() {
-            AttackChoice::GuidedGan => "Guided GAN",
-            _ => "UAA-GAN",
+        let name = match self.config.family() {
+            Family::GuidedGan => "Guided GAN",
+            Family::UaaGan => "UAA-GAN",
         };
         format!("{name}, {}", self.knowledge())
     }

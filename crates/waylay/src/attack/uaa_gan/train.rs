@@ -89,6 +89,7 @@ pub struct Trained {
 
 /// Why a generator could not be trained.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// The target offers nothing to guide the generator by.
     #[error(
@@ -157,7 +158,7 @@ pub fn train(
         let name = scene.target.name();
         warnings.push(format!("target `{name}` offers no feature maps: `loss.lambda_f` is without effect"));
     }
-    progress.begin(&format!("Train {}", config.attack()), config.training.steps);
+    progress.begin(&format!("Train {}", config.family()), config.training.steps);
     warnings.iter().for_each(|warning| progress.warn(warning));
     for step in 0..config.training.steps {
         let learning_rate = config.training.learning_rate_at(step);

@@ -8,6 +8,7 @@ use crate::embedder::preprocess::PreprocessError;
 
 /// Why a network could not be opened or run.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OnnxError {
     /// The file could not be read.
     #[error("read `{}`", path.display())]

@@ -174,6 +174,10 @@ impl Embedder for OnnxEmbedder {
         self.preprocess.resizing()
     }
 
+    fn preprocessing(&self) -> String {
+        self.preprocess.to_string()
+    }
+
     fn device(&self) -> Device {
         self.loaded.network.device().clone()
     }

@@ -6,7 +6,7 @@ use image::{ImageFormat, ImageReader};
 use serde::Serialize;
 use std::io::Cursor;
 
-use crate::audit::outcome::{Audit, Example, Hit};
+use crate::audit::outcome::{AuditReport, Example, Hit};
 
 /// Pictures below this size on both sides are enlarged without smoothing.
 const TINY: u32 = 80;
@@ -44,7 +44,7 @@ struct Picture {
 }
 
 /// The audit's examples with the label of their attack.
-pub(super) fn shown(audit: &Audit) -> Vec<Shown<'_>> {
+pub(super) fn shown(audit: &AuditReport) -> Vec<Shown<'_>> {
     let label =
         |name: &'_ str| audit.attacks.iter().find(|row| row.name == name).map(|row| row.label.as_str());
     audit.examples.iter().map(|example| show(example, label(&example.attack))).collect()

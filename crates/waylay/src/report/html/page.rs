@@ -6,7 +6,7 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use super::super::ReportError;
 use super::{examples, plots};
 use crate::audit::number::{duration, fixed, grouped, percent, short};
-use crate::audit::outcome::Audit;
+use crate::audit::outcome::AuditReport;
 use crate::audit::rows;
 
 const TEMPLATE: &str = include_str!("template.html.jinja");
@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 
 /// The page as one HTML text; every name that came from outside is escaped. Pictures that the audit lacks, as after
 /// reading it from JSON, are left out.
-pub fn to_html(audit: &Audit) -> Result<String, ReportError> {
+pub fn to_html(audit: &AuditReport) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_filter("percent", |value: f64| tie(&percent(value)));

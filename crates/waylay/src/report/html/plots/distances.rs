@@ -4,14 +4,14 @@ use plotters::prelude::*;
 
 use super::{Figure, Ink, TEXT, draw};
 use crate::audit::number::short;
-use crate::audit::outcome::{Audit, Histogram};
+use crate::audit::outcome::{AuditReport, Histogram};
 use crate::audit::rows;
 use crate::report::ReportError;
 
 const SIZE: (u32, u32) = (640, 300);
 
 /// A plot per attack on common axes; none where the audit counts no distances.
-pub(in crate::report::html) fn distances(audit: &Audit) -> Result<Vec<Figure>, ReportError> {
+pub(in crate::report::html) fn distances(audit: &AuditReport) -> Result<Vec<Figure>, ReportError> {
     let clean = rows::clean(&audit.attacks).map(|row| density(&row.distances)).unwrap_or_default();
     let attacked: Vec<_> = rows::attacks(&audit.attacks)
         .map(|row| (row.label.as_str(), Ink::of(audit, &row.name), density(&row.distances)))

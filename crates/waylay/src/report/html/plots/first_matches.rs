@@ -3,13 +3,13 @@
 use plotters::prelude::*;
 
 use super::{Figure, Ink, Key, draw, quiet};
-use crate::audit::outcome::Audit;
+use crate::audit::outcome::AuditReport;
 use crate::report::ReportError;
 
 const SIZE: (u32, u32) = (880, 560);
 
 /// A stepped curve per row, rank on a logarithmic axis; none where no query has a match.
-pub(in crate::report::html) fn first_matches(audit: &Audit) -> Result<Option<Figure>, ReportError> {
+pub(in crate::report::html) fn first_matches(audit: &AuditReport) -> Result<Option<Figure>, ReportError> {
     let curves: Vec<(&str, Ink, Vec<usize>)> = audit
         .attacks
         .iter()

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::{Figure, Ink, draw, quiet, span};
 use crate::audit::number::short;
-use crate::audit::outcome::{Audit, StepLog};
+use crate::audit::outcome::{AuditReport, StepLog};
 use crate::report::ReportError;
 
 const SIZE: (u32, u32) = (640, 330);
@@ -33,7 +33,7 @@ const QUANTITIES: [Quantity; 13] = [
 ];
 
 /// For each generator that was trained one plot per quantity that is not zero throughout; none for a single step.
-pub(in crate::report::html) fn losses(audit: &Audit) -> Result<Vec<Vec<Figure>>, ReportError> {
+pub(in crate::report::html) fn losses(audit: &AuditReport) -> Result<Vec<Vec<Figure>>, ReportError> {
     audit.training.iter().map(|training| curves(&training.log)).collect()
 }
 

@@ -16,7 +16,7 @@ use plotters::style::TextStyle;
 use serde::Serialize;
 
 use super::super::ReportError;
-use crate::audit::outcome::Audit;
+use crate::audit::outcome::AuditReport;
 use crate::audit::rows;
 
 pub(super) use distances::distances;
@@ -76,7 +76,7 @@ impl Ink {
     ];
 
     /// The ink of `name`'s row: the clean and the shown row have their own, the others take turns.
-    fn of(audit: &Audit, name: &str) -> Self {
+    fn of(audit: &AuditReport, name: &str) -> Self {
         let headline = rows::shown(&audit.attacks).map(|row| row.name.as_str());
         if name == rows::CLEAN {
             return Self::Clean;

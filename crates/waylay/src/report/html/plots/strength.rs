@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Figure, Ink, TEXT, draw};
 use crate::audit::number::percent;
-use crate::audit::outcome::Audit;
+use crate::audit::outcome::AuditReport;
 use crate::audit::rows;
 use crate::report::ReportError;
 
@@ -16,7 +16,7 @@ const AXIS: u32 = 50;
 const LABEL: usize = 26;
 
 /// A bar per attack, sorted by mAP; none without attacks.
-pub(in crate::report::html) fn strength(audit: &Audit) -> Result<Option<Figure>, ReportError> {
+pub(in crate::report::html) fn strength(audit: &AuditReport) -> Result<Option<Figure>, ReportError> {
     let mut bars: Vec<(&str, f64, Ink)> = rows::attacks(&audit.attacks)
         .map(|row| (row.label.as_str(), row.scores.map, Ink::of(audit, &row.name)))
         .filter(|bar| bar.1.is_finite())

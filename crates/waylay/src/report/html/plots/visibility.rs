@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Figure, Ink, TEXT, draw, quiet, span};
-use crate::audit::outcome::{AttackRow, Audit};
+use crate::audit::outcome::{AttackRow, AuditReport};
 use crate::audit::rows;
 use crate::report::ReportError;
 
@@ -15,7 +15,7 @@ const LINE: i32 = 30;
 
 /// A point per attack with a finite PSNR; a line through PGD at several budgets, where there are several. None where fewer
 /// than two attacks changed an image.
-pub(in crate::report::html) fn visibility(audit: &Audit) -> Result<Option<Figure>, ReportError> {
+pub(in crate::report::html) fn visibility(audit: &AuditReport) -> Result<Option<Figure>, ReportError> {
     let points: Vec<(&AttackRow, f64, f64)> = rows::attacks(&audit.attacks)
         .filter_map(|row| Some((row, row.psnr_db.filter(|psnr| psnr.is_finite())?, row.scores.map)))
         .collect();
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn one_attack_at_several_budgets_is_a_line() {
         let mut audit = example::audit();
-        let lines = |audit: &Audit| {
+        let lines = |audit: &AuditReport| {
             let points: Vec<_> =
                 audit.attacks.iter().map(|r| (r, r.psnr_db.unwrap(), r.scores.map)).collect();
             budgets(&points)

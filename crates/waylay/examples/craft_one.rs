@@ -1,0 +1,32 @@
+//! Changes one image so that a network no longer recognises it: `craft_one MODEL.onnx PRESET IMAGE OUT.png`.
+
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::path::Path;
+
+use waylay::dataset;
+use waylay::image::write_png;
+use waylay::prelude::*;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, preset, image, out] = &arguments[..] else {
+        return Err("craft_one MODEL.onnx PRESET IMAGE OUT.png".into());
+    };
+    let embedder = OnnxEmbedder::open(Path::new(model), OpenOptions::new(preset.parse::<Preset>()?))?;
+    let items = dataset::read_unlabelled(Path::new(image))?;
+    let clean = dataset::load(&items, embedder.input(), embedder.resizing())?;
+    let scene = Scene {
+        target: &embedder,
+        metric: Metric::Cosine,
+        epsilon: Epsilon::from_255(8.0)?,
+        seed: Seed(0),
+        device: embedder.device(),
+    };
+    let crafted = craft(&PgdConfig::default().check()?, &clean, &scene, &Silent)?;
+    write_png(Path::new(out), &crafted.images, 0)?;
+    let found = quality::measure(&clean, &crafted.images)?;
+    println!("largest change {}/255, PSNR {:?} dB, SSIM {:.3}", found.linf_255, found.psnr_db, found.ssim);
+    Ok(())
+}
