@@ -1,14 +1,24 @@
 //! Progress on the terminal: one bar per stage with the time that remains.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use waylay::run::Progress;
 
-/// A bar on standard error; plain lines where that is no terminal.
+/// Time between two lines where there is no terminal to draw on.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// A bar on standard error; where that is no terminal, a line at the beginning of a stage and every 30 seconds.
 #[derive(Default)]
 pub struct Bar {
-    current: Mutex<Option<ProgressBar>>,
+    current: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    bar: ProgressBar,
+    /// When the last line was printed.
+    told: Instant,
 }
 
 impl Progress for Bar {
@@ -24,21 +34,26 @@ impl Progress for Bar {
         if bar.is_hidden() {
             eprintln!("{stage} ({steps})");
         }
-        self.replace(Some(bar));
+        self.replace(Some(Stage { bar, told: Instant::now() }));
     }
 
     fn advance(&self, note: &str) {
-        self.with(|bar| {
+        self.with(|stage| {
+            let bar = &stage.bar;
             bar.set_message(note.to_owned());
             bar.inc(1);
+            if bar.is_hidden() && stage.told.elapsed() >= PAUSE {
+                stage.told = Instant::now();
+                eprintln!("{}", line(bar, note));
+            }
         });
     }
 
     fn warn(&self, sentence: &str) {
         let line = format!("warning: {sentence}");
         let shown = self.current.lock().ok().and_then(|guard| {
-            let bar = guard.as_ref().filter(|bar| !bar.is_hidden())?;
-            bar.println(&line);
+            let stage = guard.as_ref().filter(|stage| !stage.bar.is_hidden())?;
+            stage.bar.println(&line);
             Some(())
         });
         if shown.is_none() {
@@ -47,23 +62,46 @@ impl Progress for Bar {
     }
 
     fn end(&self) {
-        self.with(|bar| bar.finish());
+        self.with(|stage| stage.bar.finish());
         self.replace(None);
     }
 }
 
 impl Bar {
-    fn with(&self, change: impl FnOnce(&ProgressBar)) {
-        if let Ok(guard) = self.current.lock()
-            && let Some(bar) = guard.as_ref()
+    fn with(&self, change: impl FnOnce(&mut Stage)) {
+        if let Ok(mut guard) = self.current.lock()
+            && let Some(stage) = guard.as_mut()
         {
-            change(bar);
+            change(stage);
         }
     }
 
-    fn replace(&self, bar: Option<ProgressBar>) {
+    fn replace(&self, stage: Option<Stage>) {
         if let Ok(mut guard) = self.current.lock() {
-            *guard = bar;
+            *guard = stage;
         }
+    }
+}
+
+/// `Train uaa-gan: 120/1500, 61 s elapsed, about 701 s left; L_G 12.3`.
+fn line(bar: &ProgressBar, note: &str) -> String {
+    let (position, length) = (bar.position(), bar.length().unwrap_or(0));
+    let elapsed = bar.elapsed().as_secs_f64();
+    let left = elapsed / position.max(1) as f64 * length.saturating_sub(position) as f64;
+    let note = if note.is_empty() { String::new() } else { format!("; {note}") };
+    format!("{}: {position}/{length}, {elapsed:.0} s elapsed, about {left:.0} s left{note}", bar.prefix())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_a_stage_is() {
+        let bar = ProgressBar::hidden();
+        bar.set_length(1500);
+        bar.set_prefix("Train uaa-gan");
+        bar.set_position(120);
+        assert_eq!(line(&bar, "L_G 1.5"), "Train uaa-gan: 120/1500, 0 s elapsed, about 0 s left; L_G 1.5");
     }
 }

@@ -46,6 +46,25 @@ pub enum Command {
     Ablate(AblateArgs),
     /// Print a generator's configuration as TOML, with every key
     Config(ConfigArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completions(CompletionsArgs),
+    /// Write manual pages, one per command
+    Man(ManArgs),
+}
+
+/// Which shell.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Where manual pages go.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Folder for the pages, made where it is missing; pages of the same names are replaced
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// The network under attack.

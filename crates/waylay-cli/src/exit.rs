@@ -42,7 +42,7 @@ pub const HELP: &str = "Exit codes:
   3  images or folders cannot be used
   4  the model, its preprocessing or a generator cannot be used
   5  output cannot be written
-  6  `inspect --verify` found a difference above the tolerance
+  6  `inspect --verify`, or `audit` on a model with a reference beside it, found a difference above the tolerance
   7  something could not be fetched";
 
 /// A wish that cannot be fulfilled as written.

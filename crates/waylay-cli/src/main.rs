@@ -40,5 +40,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fetch(args) => commands::fetch::run(args, cli.json),
         Command::Ablate(args) => commands::ablate::run(args, cli.json),
         Command::Config(args) => commands::config::run(&args, cli.json),
+        Command::Completions(args) => commands::shell::completions(&args),
+        Command::Man(args) => commands::shell::man(&args),
     }
 }

@@ -131,8 +131,9 @@ mod tests {
         let (ours, burns) =
             (Adam { beta_1: 0.5, beta_2: 0.999, epsilon: 1e-8, stock: config.build() }, config.build());
         // A view, a single value, and more than one task's share.
-        for (shape, turned) in [([3, 37], true), ([1, 1], false), ([5, BLOCK / 2 + 3], false)] {
-            let start = if turned { tensor(0, [shape[1], shape[0]]).transpose() } else { tensor(0, shape) };
+        for (shape, transposed) in [([3, 37], true), ([1, 1], false), ([5, BLOCK / 2 + 3], false)] {
+            let start =
+                if transposed { tensor(0, [shape[1], shape[0]]).transpose() } else { tensor(0, shape) };
             let (mut mine, mut theirs) = ((start.clone(), None), (start.clone(), None));
             let kept = start.to_data();
             for step in 1..6 {

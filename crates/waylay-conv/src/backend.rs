@@ -7,13 +7,13 @@ use burn::tensor::TensorData;
 
 use crate::activation::{self, Activation};
 use crate::adam::{self, AdamStep};
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
 use crate::norm::{self, Planes};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::{self, Pooling};
 use crate::prepared::PreparedFilters;
-use crate::{depthwise, general, prelu, resample, rows};
+use crate::{depthwise, dispatch, prelu, resample, rows};
 
 /// Operations with kernels of their own; every tensor holds `f32`.
 #[backend_extension(Flex, Autodiff)]
@@ -182,7 +182,7 @@ impl ConvBackend for Flex {
         let g = Geometry::expect_transposed(dims(&x), dims(&weight), options, size);
         let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
         assert!(bias.slice().len() == g.in_channels, "conv_transpose2d: one bias per output channel");
-        let kernel = if g.is_depthwise() { depthwise::input_gradient } else { general::input_gradient };
+        let kernel = if g.is_depthwise() { depthwise::input_gradient } else { dispatch::input_gradient };
         let mut values = kernel(&g, weight.slice(), x.slice());
         norm::shift_channels(&mut values, bias.slice(), g.input_area());
         tensor(values, [g.images, g.in_channels, g.input[0], g.input[1]])
@@ -282,22 +282,22 @@ fn conv2d(
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let bias = bias.as_ref().map(Values::slice);
     assert!(bias.is_none_or(|bias| bias.len() == g.out_channels), "conv2d: one bias per output channel");
-    let plain = Finish { bias, relu, ..Finish::default() };
+    let plain = Epilogue { bias, relu, ..Epilogue::default() };
     let filters = match &prepared {
         Some(prepared) => Filters::prepared(prepared),
         None => Filters::new(weight.slice()),
     };
     match add {
         Some(add) if is_own(&add) && !g.is_depthwise() => in_place(add, |output| {
-            general::forward_onto(&g, x.slice(), &filters, &Finish { onto: true, ..plain }, output);
+            dispatch::forward_onto(&g, x.slice(), &filters, &Epilogue { onto: true, ..plain }, output);
         }),
         add => {
             let add = add.map(Values::of);
-            let finish = Finish { add: add.as_ref().map(Values::slice), ..plain };
+            let epilogue = Epilogue { add: add.as_ref().map(Values::slice), ..plain };
             let output = if g.is_depthwise() {
-                depthwise::forward(&g, x.slice(), weight.slice(), &finish)
+                depthwise::forward(&g, x.slice(), weight.slice(), &epilogue)
             } else {
-                general::forward(&g, x.slice(), &filters, &finish)
+                dispatch::forward(&g, x.slice(), &filters, &epilogue)
             };
             tensor(output, shape)
         }
@@ -307,14 +307,14 @@ fn conv2d(
 /// Gradient of the input of a convolution.
 pub(crate) fn conv2d_input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let (weight, gradient) = (Values::of(weight), Values::of(gradient));
-    let kernel = if g.is_depthwise() { depthwise::input_gradient } else { general::input_gradient };
+    let kernel = if g.is_depthwise() { depthwise::input_gradient } else { dispatch::input_gradient };
     tensor(kernel(g, weight.slice(), gradient.slice()), [g.images, g.in_channels, g.input[0], g.input[1]])
 }
 
 /// Gradient of the weight of a convolution.
 pub(crate) fn conv2d_weight_gradient(g: &Geometry, x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let (x, gradient) = (Values::of(x), Values::of(gradient));
-    let kernel = if g.is_depthwise() { depthwise::weight_gradient } else { general::weight_gradient };
+    let kernel = if g.is_depthwise() { depthwise::weight_gradient } else { dispatch::weight_gradient };
     tensor(kernel(g, x.slice(), gradient.slice()), [g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])
 }
 
@@ -326,11 +326,11 @@ pub(crate) fn bias_gradient(gradient: FlexTensor) -> FlexTensor {
 
 /// Output of a convolution of known sizes.
 pub(crate) fn conv2d_output(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-    let (x, weight, finish) = (Values::of(x), Values::of(weight), Finish::default());
+    let (x, weight, epilogue) = (Values::of(x), Values::of(weight), Epilogue::default());
     let values = if g.is_depthwise() {
-        depthwise::forward(g, x.slice(), weight.slice(), &finish)
+        depthwise::forward(g, x.slice(), weight.slice(), &epilogue)
     } else {
-        general::forward(g, x.slice(), &Filters::new(weight.slice()), &finish)
+        dispatch::forward(g, x.slice(), &Filters::new(weight.slice()), &epilogue)
     };
     tensor(values, [g.images, g.out_channels, g.output[0], g.output[1]])
 }

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::finish::Finish;
+use crate::epilogue::Epilogue;
 use crate::im2col::gather;
 use crate::options::Geometry;
 use crate::scratch;
@@ -14,18 +14,18 @@ use crate::simd::{reduce, vectorised};
 use crate::window::written_in_parts;
 
 /// Output `[N, C, Ho, Wo]` for `x` `[N, C, H, W]` and `weight` `[C, 1, Kh, Kw]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
     let phases = Phases::new(g);
     let plane = |index: usize, target: &mut [f32]| {
         let channel = index % g.in_channels;
         scratch::with(phases.len() + phases.span, |buffer| {
             let (planes, rows) = buffer.split_at_mut(phases.len());
             phases.split(g, &x[index * g.input_area()..][..g.input_area()], planes);
-            rows.fill(finish.bias.map_or(0.0, |bias| bias[channel]));
+            rows.fill(epilogue.bias.map_or(0.0, |bias| bias[channel]));
             let filter = &weight[channel * g.kernel_area()..][..g.kernel_area()];
             correlate(rows, planes, &phases.offsets, filter);
             phases.unpad(g, rows, target);
-            finish.rest(index * g.output_area(), target);
+            epilogue.rest(index * g.output_area(), target);
         });
     };
     // SAFETY: `unpad` writes all rows of a plane.

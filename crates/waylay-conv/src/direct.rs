@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
+use crate::interleaved::{InterleavedEpilogue, Strip};
 use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
-use crate::storing::{Storing, Strip};
 use crate::threads;
 use crate::window::Shared;
 
@@ -39,7 +39,7 @@ pub(crate) fn forward(
     g: &Geometry,
     x: &[f32],
     weight: &Filters<'_>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     output: &Shared<'_>,
 ) {
     let kernel = Kernel::new();
@@ -61,7 +61,7 @@ pub(crate) fn forward(
     let places = if panels.len() < PACKED { weight.places(g) } else { None };
     let packed = if places.is_some() { 0 } else { groups * blocks * kernel.filters() * depth };
     let common = if made { groups * panels.len() * space } else { 0 };
-    let work = Work { g, kernel, finish, output };
+    let work = Work { g, kernel, epilogue, output };
     scratch::with(packed + common, |filters| {
         let (filters, common) = filters.split_at_mut(packed);
         if packed > 0 {
@@ -116,7 +116,7 @@ pub(crate) fn forward(
 struct Work<'a> {
     g: &'a Geometry,
     kernel: Kernel,
-    finish: &'a Finish<'a>,
+    epilogue: &'a Epilogue<'a>,
     output: &'a Shared<'a>,
 }
 
@@ -133,7 +133,7 @@ impl Work<'_> {
         filters: impl Iterator<Item = (Lanes<'a>, Range<usize>)>,
         blocks: &mut [f32],
     ) {
-        let Self { g, kernel, finish, output } = *self;
+        let Self { g, kernel, epilogue, output } = *self;
         let (mut block, mut before) = blocks.split_at_mut(kernel.filters() * kernel.columns());
         let strips: Vec<_> = panels.iter().map(|panel| panel.strips(g, kernel)).collect();
         // Which panel's sums `before` holds, and for which channels.
@@ -151,8 +151,8 @@ impl Work<'_> {
                         let size_before = [g.output_area(), kernel.width(last.count)];
                         // SAFETY: the caller's promise.
                         unsafe {
-                            let storing = Storing::new(
-                                finish,
+                            let storing = InterleavedEpilogue::new(
+                                epilogue,
                                 output,
                                 strips,
                                 done.clone(),
@@ -188,15 +188,15 @@ impl Work<'_> {
     /// # Safety
     /// No other thread may use these outputs at the same time.
     unsafe fn expect(&self, panel: &Panel, channels: Range<usize>) {
-        let Self { g, finish, output, .. } = *self;
-        if finish.add.is_none() && !finish.onto {
+        let Self { g, epilogue, output, .. } = *self;
+        if epilogue.add.is_none() && !epilogue.onto {
             return;
         }
         for channel in channels {
             for piece in &panel.pieces {
                 let start = piece.start(g, channel);
                 // SAFETY: the caller's promise.
-                unsafe { finish.expect(output, start, piece.pixels.len()) };
+                unsafe { epilogue.expect(output, start, piece.pixels.len()) };
             }
         }
     }
@@ -206,12 +206,12 @@ impl Work<'_> {
     /// # Safety
     /// No other thread may write these outputs at the same time.
     unsafe fn store(&self, panel: &Panel, channels: Range<usize>, block: &[f32]) {
-        let Self { g, kernel, finish, output } = *self;
+        let Self { g, kernel, epilogue, output } = *self;
         for piece in &panel.pieces {
             let at = [piece.start(g, channels.start), g.output_area()];
             let (sums, width) = (&block[piece.lane..], kernel.width(panel.count));
             // SAFETY: the caller's promise.
-            unsafe { finish.store_rows(output, channels.clone(), at, sums, width, piece.pixels.len()) };
+            unsafe { epilogue.store_rows(output, channels.clone(), at, sums, width, piece.pixels.len()) };
         }
     }
 }

@@ -12,14 +12,14 @@ const AHEAD: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Filters<'a> {
     values: &'a [f32],
-    turned: Option<Turned>,
+    transposed: Option<Transposed>,
     prepared: Option<&'a PreparedFilters>,
 }
 
 /// Filters that stem from another convolution, whose input's gradient this one computes: input and output channels are
 /// exchanged.
 #[derive(Clone, Debug)]
-struct Turned {
+struct Transposed {
     /// Weights per channel and filter there.
     area: usize,
     /// Which of those each of ours is.
@@ -29,24 +29,24 @@ struct Turned {
 impl<'a> Filters<'a> {
     /// `[Co, Ci / groups, Kh, Kw]`.
     pub fn new(values: &'a [f32]) -> Self {
-        Self { values, turned: None, prepared: None }
+        Self { values, transposed: None, prepared: None }
     }
 
     /// Those of `prepared`.
     pub fn prepared(prepared: &'a PreparedFilters) -> Self {
         let values = prepared.values().as_slice().unwrap_or_default();
-        Self { values, turned: None, prepared: Some(prepared) }
+        Self { values, transposed: None, prepared: Some(prepared) }
     }
 
     /// Those of a convolution with `area` weights per channel and filter, with input and output channels exchanged, and of
     /// their weights those at `taps`.
-    pub fn turned(values: &'a [f32], area: usize, taps: Vec<usize>) -> Self {
-        Self { values, turned: Some(Turned { area, taps }), prepared: None }
+    pub fn transposed(values: &'a [f32], area: usize, taps: Vec<usize>) -> Self {
+        Self { values, transposed: Some(Transposed { area, taps }), prepared: None }
     }
 
     /// The values, where they lie as this convolution has them.
     pub fn plain(&self) -> Option<&'a [f32]> {
-        self.turned.is_none().then_some(self.values)
+        self.transposed.is_none().then_some(self.values)
     }
 
     /// The value that keeps transforms of these filters, if there is one.
@@ -59,9 +59,9 @@ impl<'a> Filters<'a> {
     pub fn places(&self, g: &Geometry) -> Option<Vec<u32>> {
         let outs = g.group_out();
         u32::try_from(self.values.len()).ok()?;
-        Some(match &self.turned {
+        Some(match &self.transposed {
             None => (0..g.depth() as u32).collect(),
-            Some(Turned { area, taps }) => (0..g.group_in())
+            Some(Transposed { area, taps }) => (0..g.group_in())
                 .flat_map(|channel| taps.iter().map(move |tap| (channel * outs * area + tap) as u32))
                 .collect(),
         })
@@ -71,9 +71,9 @@ impl<'a> Filters<'a> {
     /// for those that are missing.
     pub fn spread<'p>(&'p self, g: &Geometry, group: usize, first: usize, places: &'p [u32]) -> Lanes<'p> {
         let (outs, depth) = (g.group_out(), g.depth());
-        let (start, step) = match &self.turned {
+        let (start, step) = match &self.transposed {
             None => ((group * outs + first) * depth, depth),
-            Some(Turned { area, .. }) => (group * g.group_in() * outs * area + first * area, *area),
+            Some(Transposed { area, .. }) => (group * g.group_in() * outs * area + first * area, *area),
         };
         Lanes::rows(&self.values[start.min(self.values.len())..], step, outs - first, places)
     }
@@ -82,7 +82,7 @@ impl<'a> Filters<'a> {
     pub fn interleave(&self, g: &Geometry, group: usize, first: usize, count: usize, block: &mut [f32]) {
         let (outs, depth) = (g.group_out(), g.depth());
         let rows = count.min(outs - first);
-        let Some(Turned { area, taps }) = &self.turned else {
+        let Some(Transposed { area, taps }) = &self.transposed else {
             let filters = &self.values[(group * outs + first) * depth..][..rows * depth];
             interleave(filters, depth, count, block);
             return;
@@ -93,7 +93,7 @@ impl<'a> Filters<'a> {
             let Some(source) = part(channel) else { continue };
             part(channel + AHEAD).into_iter().for_each(simd::prefetch);
             if (rows, count) == (MANY, MANY) {
-                turn_many(source, *area, taps, block);
+                transpose_many(source, *area, taps, block);
                 continue;
             }
             for (row, tap) in block.chunks_exact_mut(count).zip(taps) {
@@ -134,8 +134,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// One channel's rows of a turned block of [`MANY`] filters of `area` weights.
-    fn turn_many(source: &[f32], area: usize, taps: &[usize], block: &mut [f32]) {
+    /// One channel's rows of a transposed block of [`MANY`] filters of `area` weights.
+    fn transpose_many(source: &[f32], area: usize, taps: &[usize], block: &mut [f32]) {
         let f = |lane: usize| &source[lane * area..][..area];
         let filters = [f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)];
         for (row, tap) in block.as_chunks_mut::<MANY>().0.iter_mut().zip(taps) {

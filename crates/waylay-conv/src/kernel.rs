@@ -358,12 +358,13 @@ mod tests {
                 let b: Vec<f32> = (0..depth * pitch).map(|i| (i % 7) as f32 - 3.0).collect();
                 let mut block = vec![f32::NAN; kernel.filters() * width];
                 // The same weights once more, as one row per filter.
-                let turned: Vec<f32> = (0..depth * kernel.filters())
+                let transposed: Vec<f32> = (0..depth * kernel.filters())
                     .map(|i| a[i % depth * kernel.filters() + i / depth])
                     .collect();
                 let places: Vec<u32> = (0..depth as u32).collect();
                 let lanes = std::array::from_fn(|lane| lane.min(kernel.filters() - 1) * depth);
-                for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &turned, places: &places, lanes }] {
+                for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &transposed, places: &places, lanes }]
+                {
                     block.fill(f32::NAN);
                     kernel.multiply(&a_of, &b, pitch, width, &mut block);
                     let check = |block: &[f32], columns: usize| {

@@ -14,11 +14,12 @@ mod autodiff;
 mod backend;
 mod depthwise;
 mod direct;
+mod dispatch;
+mod epilogue;
 mod filters;
-mod finish;
 mod gemm;
-mod general;
 mod im2col;
+mod interleaved;
 mod kernel;
 mod memory;
 mod norm;
@@ -27,17 +28,16 @@ mod packed_rows;
 mod pool;
 mod prelu;
 mod prepared;
+mod reference;
 mod resample;
 mod rows;
 mod scratch;
 mod simd;
-mod stock;
-mod storing;
 mod strided;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod turn;
+mod transpose;
 mod weights;
 mod window;
 mod winograd;
@@ -110,7 +110,7 @@ fn filtered(
 ) -> Tensor<4> {
     let fits = has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels);
     if !(fits && add.as_ref().is_none_or(has_kernels)) {
-        return stock::conv2d_then(x, weight, bias, add, relu, options);
+        return reference::conv2d_then(x, weight, bias, add, relu, options);
     }
     let bias = match bias {
         None if relu || add.is_some() => {
@@ -143,7 +143,7 @@ pub fn conv_transpose2d(
     size: [usize; 2],
 ) -> Tensor<4> {
     if !(has_kernels(&x) && has_kernels(&weight) && bias.as_ref().is_none_or(has_kernels)) {
-        return stock::conv_transpose2d(x, weight, bias, options, size);
+        return reference::conv_transpose2d(x, weight, bias, options, size);
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
@@ -179,7 +179,7 @@ pub fn instance_norm_then(
     assert_eq!(gamma.dims(), [channels], "instance_norm: one scale per channel");
     assert_eq!(beta.dims(), [channels], "instance_norm: one shift per channel");
     if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || channels * h * w == 0 {
-        return stock::instance_norm_then(x, gamma, beta, epsilon, slope);
+        return reference::instance_norm_then(x, gamma, beta, epsilon, slope);
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon, slope))
@@ -200,7 +200,7 @@ pub fn layer_norm<const D: usize>(
     assert_eq!(gamma.dims(), [shape[D - 1]], "layer_norm: one scale per place in a row");
     assert_eq!(beta.dims(), [shape[D - 1]], "layer_norm: one shift per place in a row");
     if !(has_kernels(&x) && has_kernels(&gamma) && has_kernels(&beta)) || shape.contains(&0) {
-        return stock::layer_norm(x, gamma, beta, epsilon);
+        return reference::layer_norm(x, gamma, beta, epsilon);
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(Dispatch::fast_layer_norm(x, gamma, beta, epsilon))
@@ -217,7 +217,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// `function` of each of `x`, of any shape. Differentiable.
 pub fn activate<const D: usize>(x: Tensor<D>, function: Activation) -> Tensor<D> {
     if !has_kernels(&x) {
-        return stock::activate(x, function);
+        return reference::activate(x, function);
     }
     Tensor::from_dispatch(Dispatch::fast_activation(x.into_dispatch(), function))
 }
@@ -232,7 +232,7 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
     let [slopes] = alpha.dims();
     assert!(slopes == 1 || slopes == channels, "prelu: {slopes} slopes; need 1 or {channels}");
     if !(has_kernels(&x) && has_kernels(&alpha)) || channels * h * w == 0 {
-        return stock::prelu(x, alpha);
+        return reference::prelu(x, alpha);
     }
     Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
 }
@@ -244,7 +244,7 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
 /// Where [`ConvOptions::output_size`] gives `None`.
 pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], options: ConvOptions) -> Tensor<4> {
     if !has_kernels(&x) || x.dims().contains(&0) {
-        return stock::max_pool2d(x, kernel, options);
+        return reference::max_pool2d(x, kernel, options);
     }
     Tensor::from_dispatch(Dispatch::fast_max_pool2d(x.into_dispatch(), kernel, options))
 }
@@ -256,7 +256,7 @@ pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], options: ConvOptions) -> Ten
 pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
     assert!(factor > 0, "upsample_nearest: factor 0; need at least 1");
     if !has_kernels(&x) || x.dims().contains(&0) {
-        return stock::upsample_nearest(x, factor);
+        return reference::upsample_nearest(x, factor);
     }
     Tensor::from_dispatch(Dispatch::fast_upsample_nearest(x.into_dispatch(), factor))
 }
@@ -271,7 +271,7 @@ pub fn pixel_shuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
     let fits = factor > 0 && channels.is_multiple_of(factor * factor);
     assert!(fits, "pixel_shuffle: {channels} channels cannot be divided by factor {factor} squared");
     if !has_kernels(&x) || x.dims().contains(&0) {
-        return stock::pixel_shuffle(x, factor);
+        return reference::pixel_shuffle(x, factor);
     }
     Tensor::from_dispatch(Dispatch::fast_pixel_shuffle(x.into_dispatch(), factor))
 }
@@ -285,7 +285,7 @@ pub fn pixel_unshuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
     let fits = factor > 0 && h.is_multiple_of(factor) && w.is_multiple_of(factor);
     assert!(fits, "pixel_unshuffle: {h} x {w} pixels cannot be divided by factor {factor}");
     if !has_kernels(&x) || x.dims().contains(&0) {
-        return stock::pixel_unshuffle(x, factor);
+        return reference::pixel_unshuffle(x, factor);
     }
     Tensor::from_dispatch(Dispatch::fast_pixel_unshuffle(x.into_dispatch(), factor))
 }

@@ -2,7 +2,7 @@
 
 use crate::filters::interleave;
 use crate::kernel::{Kernel, Lanes};
-use crate::turn::multiply_rows;
+use crate::transpose::multiply_rows;
 
 /// A row-major matrix `[m, k]`, laid out for products with the rows of others.
 #[derive(Clone, Debug)]

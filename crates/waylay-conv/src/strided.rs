@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use crate::direct;
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::simd::vectorised;
 use crate::window::written;
@@ -83,7 +83,7 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
         let (ky, kx) = (place / column.taps, place % column.taps);
         (row.first + ky * stride_y) * g.kernel[1] + column.first + kx * stride_x
     });
-    let filters = Filters::turned(weight, g.kernel_area(), taps.collect());
+    let filters = Filters::transposed(weight, g.kernel_area(), taps.collect());
     let convolution = Geometry {
         images: g.images,
         in_channels: g.out_channels,
@@ -100,7 +100,7 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
     let len = g.images * g.in_channels * row.size * column.size;
     // SAFETY: the convolution writes every value of its output.
     unsafe {
-        written(len, |output| direct::forward(&convolution, gradient, &filters, &Finish::default(), output))
+        written(len, |output| direct::forward(&convolution, gradient, &filters, &Epilogue::default(), output))
     }
 }
 

@@ -3,12 +3,12 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
 use crate::options::{ConvOptions, Geometry};
 use crate::{
-    activate, conv_transpose2d, conv2d, conv2d_then, depthwise, general, instance_norm, instance_norm_then,
-    layer_norm, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, softmax, stock, upsample_nearest,
+    activate, conv_transpose2d, conv2d, conv2d_then, depthwise, dispatch, instance_norm, instance_norm_then,
+    layer_norm, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, reference, softmax, upsample_nearest,
 };
 
 /// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
@@ -135,20 +135,20 @@ fn errors(g: &Geometry, seed: u64) -> [f64; 3] {
     });
     let ours = if g.is_depthwise() {
         [
-            depthwise::forward(g, &x, &weight, &Finish { bias: Some(&bias), ..Finish::default() }),
+            depthwise::forward(g, &x, &weight, &Epilogue { bias: Some(&bias), ..Epilogue::default() }),
             depthwise::input_gradient(g, &weight, &gradient),
             depthwise::weight_gradient(g, &x, &gradient),
         ]
     } else {
         [
-            general::forward(
+            dispatch::forward(
                 g,
                 &x,
                 &Filters::new(&weight),
-                &Finish { bias: Some(&bias), ..Finish::default() },
+                &Epilogue { bias: Some(&bias), ..Epilogue::default() },
             ),
-            general::input_gradient(g, &weight, &gradient),
-            general::weight_gradient(g, &x, &gradient),
+            dispatch::input_gradient(g, &weight, &gradient),
+            dispatch::weight_gradient(g, &x, &gradient),
         ]
     };
     [error(&ours[0], &output), error(&ours[1], &x_gradient), error(&ours[2], &weight_gradient)]
@@ -229,11 +229,11 @@ fn run<const D: usize>(
     all
 }
 
-fn assert_same(ours: Vec<TensorData>, stock: Vec<TensorData>, name: &str) {
-    assert_eq!(ours.len(), stock.len(), "{name}");
-    for (place, (ours, stock)) in ours.into_iter().zip(stock).enumerate() {
-        assert_eq!(ours.shape(), stock.shape(), "{name}");
-        let error = error(&floats(ours), &exact(stock));
+fn assert_same(ours: Vec<TensorData>, reference: Vec<TensorData>, name: &str) {
+    assert_eq!(ours.len(), reference.len(), "{name}");
+    for (place, (ours, reference)) in ours.into_iter().zip(reference).enumerate() {
+        assert_eq!(ours.shape(), reference.shape(), "{name}");
+        let error = error(&floats(ours), &exact(reference));
         assert!(error < 1e-5, "{name}: value {place} differs by {error}");
     }
 }
@@ -250,7 +250,7 @@ fn conv2d_and_its_gradients_equal_burns() {
                 conv(x.clone(), weight.clone().expect("a weight"), bias.first().cloned(), g.options)
             })
         };
-        assert_same(call(conv2d), call(stock::conv2d), &format!("{case:?}"));
+        assert_same(call(conv2d), call(reference::conv2d), &format!("{case:?}"));
     }
 }
 
@@ -270,7 +270,7 @@ fn what_follows_a_convolution_and_its_gradients_equal_burns() {
                 let output = if ours {
                     conv2d_then(x.clone(), weight.clone(), Some(bias.clone()), add.clone(), relu, g.options)
                 } else {
-                    stock::conv2d_then(
+                    reference::conv2d_then(
                         x.clone(),
                         weight.clone(),
                         Some(bias.clone()),
@@ -328,7 +328,7 @@ fn conv_transpose2d_and_its_gradients_equal_burns() {
                     transposed(x.clone(), weight, bias.first().cloned(), g.options, g.input)
                 })
             };
-            assert_same(call(conv_transpose2d), call(stock::conv_transpose2d), &format!("{case:?}"));
+            assert_same(call(conv_transpose2d), call(reference::conv_transpose2d), &format!("{case:?}"));
         }
     }
 }
@@ -344,7 +344,7 @@ fn conv2d_takes_views_and_inputs_that_are_not_tracked() {
             conv(view, weight.clone(), None, options)
         })
     };
-    assert_same(call(conv2d), call(stock::conv2d), "a view");
+    assert_same(call(conv2d), call(reference::conv2d), "a view");
 
     let x = Tensor::<4>::ones([1, 4, 5, 5], &device);
     let tracked = weight.clone().require_grad();
@@ -362,9 +362,9 @@ fn instance_norm_and_its_gradients_equal_burns() {
         let call = |norm: fn(Tensor<4>, Tensor<1>, Tensor<1>, f64) -> Tensor<4>| {
             run(&inputs, |(x, _, vectors)| norm(x.clone(), vectors[0].clone(), vectors[1].clone(), 1e-3))
         };
-        assert_same(call(instance_norm), call(stock::instance_norm), &format!("case {case}"));
-        assert_same(call(rectified::<0>), call(stock_rectified::<0>), &format!("case {case} and ReLU"));
-        assert_same(call(rectified::<20>), call(stock_rectified::<20>), &format!("case {case}, leaking"));
+        assert_same(call(instance_norm), call(reference::instance_norm), &format!("case {case}"));
+        assert_same(call(rectified::<0>), call(reference_rectified::<0>), &format!("case {case} and ReLU"));
+        assert_same(call(rectified::<20>), call(reference_rectified::<20>), &format!("case {case}, leaking"));
     }
 }
 
@@ -373,13 +373,13 @@ fn rectified<const LEAK: u8>(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, ep
     instance_norm_then(x, gamma, beta, epsilon, f32::from(LEAK) / 100.0)
 }
 
-fn stock_rectified<const LEAK: u8>(
+fn reference_rectified<const LEAK: u8>(
     x: Tensor<4>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<4> {
-    stock::instance_norm_then(x, gamma, beta, epsilon, f32::from(LEAK) / 100.0)
+    reference::instance_norm_then(x, gamma, beta, epsilon, f32::from(LEAK) / 100.0)
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn prelu_and_its_gradients_equal_burns() {
         let call = |prelu: fn(Tensor<4>, Tensor<1>) -> Tensor<4>| {
             run(&inputs, |(x, _, vectors)| prelu(x.clone(), vectors[0].clone()))
         };
-        assert_same(call(prelu), call(stock::prelu), &format!("{slopes} slopes"));
+        assert_same(call(prelu), call(reference::prelu), &format!("{slopes} slopes"));
         // Over values that nobody else holds, and beside those that somebody does.
         let (x, slopes) = (tensor([2, 6, 9, 7], 8).inner(), inputs.2[0].clone().inner());
         let (own, before) = (x.clone() * 1.0, floats(x.clone().into_data()));
@@ -421,7 +421,7 @@ fn layer_norm_and_its_gradients_equal_burns() {
         let call = |norm: fn(Tensor<4>, Tensor<1>, Tensor<1>, f64) -> Tensor<4>| {
             run(&inputs, |(x, _, vectors)| norm(x.clone(), vectors[0].clone(), vectors[1].clone(), 1e-3))
         };
-        assert_same(call(layer_norm), call(stock::layer_norm), &format!("rows of {width}"));
+        assert_same(call(layer_norm), call(reference::layer_norm), &format!("rows of {width}"));
     }
 }
 
@@ -430,8 +430,8 @@ fn softmax_and_its_gradient_equal_burns() {
     for width in [1, 7, 48, 100] {
         let inputs = (tensor([2, 3, 5, width], 8), None::<Tensor<1>>, Vec::new());
         let ours = run(&inputs, |(x, ..)| softmax(x.clone() * 20.0));
-        let stock = run(&inputs, |(x, ..)| burn::tensor::activation::softmax(x.clone() * 20.0, 3));
-        assert_same(ours, stock, &format!("rows of {width}"));
+        let reference = run(&inputs, |(x, ..)| burn::tensor::activation::softmax(x.clone() * 20.0, 3));
+        assert_same(ours, reference, &format!("rows of {width}"));
     }
     let large = Tensor::<2>::from_floats([[1e30, -1e30, 0.0]], &Device::flex());
     assert_eq!(floats(softmax(large).into_data())[0], 1.0);
@@ -455,8 +455,8 @@ fn activations_and_their_gradients_equal_burns() {
         HardSwish,
     ] {
         let ours = run(&inputs, |(x, ..)| activate(x.clone(), function));
-        let stock = run(&inputs, |(x, ..)| stock::activate(x.clone(), function));
-        assert_same(ours, stock, &format!("{function:?}"));
+        let reference = run(&inputs, |(x, ..)| reference::activate(x.clone(), function));
+        assert_same(ours, reference, &format!("{function:?}"));
     }
 }
 
@@ -489,7 +489,7 @@ fn maxima_of_windows_and_their_gradients_equal_burns() {
             let x = Tensor::from_inner(x).require_grad();
             let inputs = (x, None::<Tensor<1>>, Vec::new());
             let ours = run(&inputs, |(x, ..)| max_pool2d(x.clone(), kernel, options));
-            let burns = run(&inputs, |(x, ..)| stock::max_pool2d(x.clone(), kernel, options));
+            let burns = run(&inputs, |(x, ..)| reference::max_pool2d(x.clone(), kernel, options));
             assert_same(ours, burns, &format!("{size:?} by {kernel:?}, {options:?}, {levels:?}"));
         }
     }
@@ -507,16 +507,16 @@ fn a_window_with_a_nan_is_nan_and_one_of_padding_is_infinitely_small() {
 fn changes_of_size_and_their_gradients_equal_burns() {
     type Resample = fn(Tensor<4>, usize) -> Tensor<4>;
     let pairs: [(Resample, Resample, &str); 3] = [
-        (upsample_nearest, stock::upsample_nearest, "upsample_nearest"),
-        (pixel_shuffle, stock::pixel_shuffle, "pixel_shuffle"),
-        (pixel_unshuffle, stock::pixel_unshuffle, "pixel_unshuffle"),
+        (upsample_nearest, reference::upsample_nearest, "upsample_nearest"),
+        (pixel_shuffle, reference::pixel_shuffle, "pixel_shuffle"),
+        (pixel_unshuffle, reference::pixel_unshuffle, "pixel_unshuffle"),
     ];
-    for (ours, stock, name) in pairs {
+    for (ours, reference, name) in pairs {
         for factor in 1..4 {
             let shape = [2, 2 * factor * factor, 3 * factor, 5 * factor];
             let inputs = (tensor(shape, 4), None::<Tensor<1>>, Vec::new());
             let call = |operation: Resample| run(&inputs, |(x, ..)| operation(x.clone(), factor));
-            assert_same(call(ours), call(stock), &format!("{name} by {factor}"));
+            assert_same(call(ours), call(reference), &format!("{name} by {factor}"));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The gradient of a convolution's weight: columns of the input times the gradient of the output, summed over all outputs.
-//! Both are turned so that the sum runs over the rows that [`Kernel::multiply`] takes.
+//! Both are transposed so that the sum runs over the rows that [`Kernel::multiply`] takes.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd;
-use crate::turn::turn;
+use crate::transpose::transpose;
 use crate::window::Shared;
 
 /// Outputs whose products are summed at once.
@@ -37,23 +37,23 @@ pub(crate) fn gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (tasks, chunks) = (tasks(share), g.group_in().div_ceil(share));
     let len = g.out_channels * g.depth();
     let mut weight = vec![0.0; parts * len];
-    scratch::with(g.options.groups * total, |turned| {
-        let shared = Shared::new(turned);
+    scratch::with(g.options.groups * total, |transposed| {
+        let shared = Shared::new(transposed);
         (0..g.options.groups * panels.len()).into_par_iter().for_each(|task| {
             let (group, index) = (task / panels.len(), task % panels.len());
             let len = panels[index].count * filters.width();
             let start = group * total + index * OUTPUTS * filters.width();
             // SAFETY: every panel of every group has a place of its own.
             let mut target = unsafe { shared.window(start, 1, len, len) };
-            filters.turn(g, gradient, group * g.group_out(), &panels[index], target.row(0));
+            filters.transpose(g, gradient, group * g.group_out(), &panels[index], target.row(0));
         });
-        let (turned, shared) = (&*turned, Shared::new(&mut weight));
+        let (transposed, shared) = (&*transposed, Shared::new(&mut weight));
         (0..parts * tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (part, group, first) = (task / tasks, task % tasks / chunks, task % chunks * share);
             let channels = first..g.group_in().min(first + share);
             let own = part * panels.len() / parts..(part + 1) * panels.len() / parts;
-            let turned = &turned[group * total + own.start * OUTPUTS * filters.width()..];
-            let work = Work { g, x, panels: &panels[own], filters, turned };
+            let transposed = &transposed[group * total + own.start * OUTPUTS * filters.width()..];
+            let work = Work { g, x, panels: &panels[own], filters, transposed };
             work.sum(group, channels, &shared, part * len);
         });
     });
@@ -85,7 +85,7 @@ impl Filters {
     }
 
     /// Writes the gradient of a panel of outputs: for each panel of filters, a row for each output, a column for each filter.
-    fn turn(self, g: &Geometry, gradient: &[f32], group: usize, outputs: &Panel, target: &mut [f32]) {
+    fn transpose(self, g: &Geometry, gradient: &[f32], group: usize, outputs: &Panel, target: &mut [f32]) {
         let mut rest = target;
         for (first, width) in self.panels() {
             let (target, after) = std::mem::take(&mut rest).split_at_mut(outputs.count * width);
@@ -95,7 +95,7 @@ impl Filters {
                 let row = (piece.image * g.out_channels + group + first) * area + piece.pixels.start;
                 let target = &mut target[piece.lane * width..][..len * width];
                 let rows = width.min(self.count - first);
-                turn(&gradient[row..], area, rows, target, width);
+                transpose(&gradient[row..], area, rows, target, width);
             }
         }
     }
@@ -107,7 +107,7 @@ struct Work<'a> {
     x: &'a [f32],
     panels: &'a [Panel],
     filters: Filters,
-    turned: &'a [f32],
+    transposed: &'a [f32],
 }
 
 impl Work<'_> {
@@ -125,7 +125,7 @@ impl Work<'_> {
             let (block, sums) = space.split_at_mut(sizes[1]);
             sums.fill(0.0);
             for (index, panel) in self.panels.iter().enumerate() {
-                let gradient = &self.turned[index * OUTPUTS * width..][..panel.count * width];
+                let gradient = &self.transposed[index * OUTPUTS * width..][..panel.count * width];
                 let columns = &mut columns[..blocks * count * panel.count];
                 columns[rows * panel.count..].fill(0.0);
                 panel.fill(g, self.x, inputs.clone(), &mut columns[..rows * panel.count], panel.count);

@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod fetch;
 pub mod fit;
 pub mod inspect;
+pub mod shell;
 pub mod train;
 
 use std::io::Write as _;

@@ -16,8 +16,8 @@ use self::input::{PointRows, View};
 use self::points::{Input, StridedInput};
 use self::tiling::{Run, Tiling};
 pub(crate) use self::weight::{fits_weight, weight_gradient};
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
 use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::prepared::PreparedFilters;
@@ -174,7 +174,7 @@ struct Work<'a> {
     form: &'static Form,
     kernel: Kernel,
     weight: &'a Filters<'a>,
-    finish: &'a Finish<'a>,
+    epilogue: &'a Epilogue<'a>,
     output: &'a Shared<'a>,
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn forward(
     x: &[f32],
     weight: &Filters<'_>,
     keeper: Option<&PreparedFilters>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     output: &Shared<'_>,
 ) {
     let (kernel, tiling, form) = (Kernel::new(), Tiling::new(g), Form::of(g));
@@ -200,7 +200,7 @@ pub(crate) fn forward(
             Panel { runs, view, width, start }
         })
         .collect();
-    let work = Work { g, form, kernel, weight, finish, output };
+    let work = Work { g, form, kernel, weight, epilogue, output };
     let kept = keeper.map(|keeper| keeper.transformed(g.options.stride[0], || work.all_filters()));
     if panels.len() >= LEAST_PANELS * threads::count() {
         work.panel_by_panel(x, &panels, kept);
@@ -325,7 +325,7 @@ impl Work<'_> {
                     output::store(
                         g,
                         kernel,
-                        (self.finish, self.output),
+                        (self.epilogue, self.output),
                         first + row,
                         products,
                         &panel.runs,

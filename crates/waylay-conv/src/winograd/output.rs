@@ -3,7 +3,7 @@
 use super::points::{Output, Within, transform};
 use super::tiling::Run;
 use super::{IN, OUT};
-use crate::finish::Finish;
+use crate::epilogue::Epilogue;
 use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::scratch;
@@ -18,7 +18,7 @@ use crate::window::Shared;
 pub(super) unsafe fn store(
     g: &Geometry,
     kernel: Kernel,
-    (finish, output): (&Finish<'_>, &Shared<'_>),
+    (epilogue, output): (&Epilogue<'_>, &Shared<'_>),
     channel: usize,
     (products, pitch): (&[f32], usize),
     runs: &[Run],
@@ -38,7 +38,7 @@ pub(super) unsafe fn store(
             let start = ((run.image * g.out_channels + channel) * height + y) * across + x;
             let pixels = &pixels[run.lane * OUT..];
             // SAFETY: the caller's promise.
-            unsafe { finish.store_lines(output, channel, [start, across], size, pixels, OUT * width) };
+            unsafe { epilogue.store_lines(output, channel, [start, across], size, pixels, OUT * width) };
         }
     });
 }

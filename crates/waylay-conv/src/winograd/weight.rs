@@ -11,7 +11,7 @@ use super::{IN, OUT, POINTS, TAPS, fits};
 use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
-use crate::turn::multiply_rows;
+use crate::transpose::multiply_rows;
 use crate::window::Shared;
 
 /// Fewest tiles in all for which transforming the weight's gradient back pays.

@@ -1,8 +1,8 @@
-//! A block of sums on its way to the output, beside the product of the next block.
+//! Interleaved epilogue: the epilogue of one block of sums, and its stores, between the steps of the next block's micro-kernel.
 
 use pulp::Simd;
 
-use crate::finish::Finish;
+use crate::epilogue::Epilogue;
 use crate::kernel::Beside;
 use crate::simd;
 use crate::window::Shared;
@@ -18,9 +18,9 @@ pub(crate) struct Strip {
     pub len: usize,
 }
 
-/// Rows of a block, one per output channel, of which strips are stored, with all that [`Finish`] says.
-pub(crate) struct Storing<'a> {
-    finish: &'a Finish<'a>,
+/// Rows of a block, one per output channel, of which strips are stored, with all that [`Epilogue`] says.
+pub(crate) struct InterleavedEpilogue<'a> {
+    epilogue: &'a Epilogue<'a>,
     bias: &'a [f32],
     output: &'a Shared<'a>,
     strips: &'a [Strip],
@@ -38,14 +38,14 @@ pub(crate) struct Storing<'a> {
     ahead: isize,
 }
 
-impl<'a> Storing<'a> {
+impl<'a> InterleavedEpilogue<'a> {
     /// Of `sums`, whose rows are `width` apart, `strips` for each of `channels` of the output, which are `area` values each. What the next
     /// block will need is asked for meanwhile: it lies `ahead` of this one.
     ///
     /// # Safety
     /// While it lives, no other thread may write these places of the output.
     pub unsafe fn new(
-        finish: &'a Finish<'a>,
+        epilogue: &'a Epilogue<'a>,
         output: &'a Shared<'a>,
         strips: &'a [Strip],
         channels: std::ops::Range<usize>,
@@ -53,9 +53,9 @@ impl<'a> Storing<'a> {
         sums: &'a [f32],
         ahead: isize,
     ) -> Self {
-        let bias = finish.bias.map_or(&[][..], |bias| &bias[channels.clone()]);
+        let bias = epilogue.bias.map_or(&[][..], |bias| &bias[channels.clone()]);
         let (rows, start) = (channels.len(), channels.start * area);
-        Self { finish, bias, output, strips, sums, width, rows, area, start, strip: 0, row: 0, ahead }
+        Self { epilogue, bias, output, strips, sums, width, rows, area, start, strip: 0, row: 0, ahead }
     }
 
     /// Stores `strip` of the row at hand; `load` and `store` are for as many values as it has.
@@ -77,15 +77,15 @@ impl<'a> Storing<'a> {
         if let Some(bias) = self.bias.get(self.row) {
             sums = simd.add_f32s(sums, simd.splat_f32s(*bias));
         }
-        if self.finish.onto {
+        if self.epilogue.onto {
             sums = simd.add_f32s(sums, load(target));
         }
-        if let Some(add) = self.finish.add {
+        if let Some(add) = self.epilogue.add {
             let add = &add[start..][..len];
             simd::prefetch_at(add.as_ptr().wrapping_offset(self.ahead));
             sums = simd.add_f32s(sums, load(add));
         }
-        if self.finish.relu {
+        if self.epilogue.relu {
             // The second one where either is no number.
             sums = simd.max_f32s(simd.splat_f32s(0.0), sums);
         }
@@ -93,7 +93,7 @@ impl<'a> Storing<'a> {
     }
 }
 
-impl Beside for Storing<'_> {
+impl Beside for InterleavedEpilogue<'_> {
     #[inline(always)]
     fn vectors(&self) -> usize {
         self.rows * self.strips.len()
@@ -123,8 +123,8 @@ mod tests {
     use pulp::WithSimd;
 
     use super::*;
+    use crate::dispatch;
     use crate::filters::Filters;
-    use crate::general;
     use crate::options::{ConvOptions, Geometry};
     use crate::tests::{archs, values};
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     /// All that there is to store.
-    struct All<'a>(Storing<'a>);
+    struct All<'a>(InterleavedEpilogue<'a>);
 
     impl WithSimd for All<'_> {
         type Output = ();
@@ -162,13 +162,21 @@ mod tests {
                 ];
                 let (channels, width) = (1..4, 2 * lanes);
                 let (sums, bias, add) = (values(3 * width, 1), values(4, 2), values(4 * AREA, 3));
-                let finish = Finish { bias: Some(&bias), add: Some(&add), onto, relu: true };
+                let epilogue = Epilogue { bias: Some(&bias), add: Some(&add), onto, relu: true };
                 let before = values(4 * AREA, 4);
                 let (mut found, mut expected) = (before.clone(), before.clone());
                 let output = Shared::new(&mut found);
                 // SAFETY: there is no other thread.
                 arch.dispatch(All(unsafe {
-                    Storing::new(&finish, &output, &strips, channels.clone(), [AREA, width], &sums, 0)
+                    InterleavedEpilogue::new(
+                        &epilogue,
+                        &output,
+                        &strips,
+                        channels.clone(),
+                        [AREA, width],
+                        &sums,
+                        0,
+                    )
                 }));
                 for (row, channel) in channels.enumerate() {
                     for (strip, i) in strips.iter().flat_map(|strip| (0..strip.len).map(move |i| (strip, i)))
@@ -204,7 +212,7 @@ mod tests {
             let (weight, bias) = (values(outs * ins * kernel * kernel, 2), values(outs, 3));
             let add = values(images * outs * h * w, 4);
             let filters = Filters::new(&weight);
-            let sums = general::forward(&g, &x, &filters, &Finish::default());
+            let sums = dispatch::forward(&g, &x, &filters, &Epilogue::default());
             for (has_bias, added, relu) in [
                 (true, None, false),
                 (false, None, true),
@@ -213,17 +221,17 @@ mod tests {
                 (true, Some(true), true),
                 (false, Some(true), false),
             ] {
-                let finish = Finish {
+                let epilogue = Epilogue {
                     bias: has_bias.then_some(&bias[..]),
                     add: (added == Some(false)).then_some(&add[..]),
                     onto: added == Some(true),
                     relu,
                 };
                 let mut found = add.clone();
-                if finish.onto {
-                    general::forward_onto(&g, &x, &filters, &finish, &mut found);
+                if epilogue.onto {
+                    dispatch::forward_onto(&g, &x, &filters, &epilogue, &mut found);
                 } else {
-                    found = general::forward(&g, &x, &filters, &finish);
+                    found = dispatch::forward(&g, &x, &filters, &epilogue);
                 }
                 for (i, (found, sum)) in found.iter().zip(&sums).enumerate() {
                     let mut expected = *sum;
@@ -236,7 +244,7 @@ mod tests {
                     if relu && expected < 0.0 {
                         expected = 0.0;
                     }
-                    assert_eq!(*found, expected, "{images} x {ins} x {h} x {w}, {finish:?}: value {i}");
+                    assert_eq!(*found, expected, "{images} x {ins} x {h} x {w}, {epilogue:?}: value {i}");
                 }
             }
         }
@@ -247,11 +255,11 @@ mod tests {
         let g = Geometry::new([1, 64, 4, 16], [24, 64, 1, 1], ConvOptions::default()).unwrap();
         let mut x = values(64 * 64, 1);
         x[5] = f32::NAN;
-        let found = general::forward(
+        let found = dispatch::forward(
             &g,
             &x,
             &Filters::new(&values(24 * 64, 2)),
-            &Finish { relu: true, ..Finish::default() },
+            &Epilogue { relu: true, ..Epilogue::default() },
         );
         for (i, value) in found.iter().enumerate() {
             assert_eq!(value.is_nan(), i % 64 == 5, "value {i}: {value}");

@@ -1,4 +1,4 @@
-//! The operations in Burn's own terms: for devices without kernels of ours, and what ours are tested against.
+//! Reference implementations on Burn's own operations: the fallback on other devices, and what the kernels are tested against.
 
 use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, MaxPoolOptions, PadMode};
 use burn::tensor::{Tensor, activation};

@@ -1,4 +1,4 @@
-//! What happens to the sums of a convolution on their way to the output.
+//! The epilogue of a convolution: bias, addition and ReLU on the sums, before they are stored.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use crate::activation::relu as rectified;
 use crate::simd::{self, vectorised};
 use crate::window::{Shared, Window};
 
-/// Most lines that [`Finish::store_lines`] takes.
+/// Most lines that [`Epilogue::store_lines`] takes.
 const LINES: usize = 4;
 
-/// Added to the sums, and whether what is below 0 becomes 0.
+/// What is added to the sums, and whether ReLU follows.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Finish<'a> {
+pub(crate) struct Epilogue<'a> {
     /// A value per output channel.
     pub bias: Option<&'a [f32]>,
     /// A value per element of the output.
@@ -22,7 +22,7 @@ pub(crate) struct Finish<'a> {
     pub relu: bool,
 }
 
-impl Finish<'_> {
+impl Epilogue<'_> {
     /// Writes the first `len` values of up to [`LINES`] lines of output channel `channel`, `pitch` apart in `sums`, to `output`:
     /// from `start` on, and as far apart as `across`, the second of `at`.
     ///
@@ -42,7 +42,7 @@ impl Finish<'_> {
         let mut window = unsafe { output.window(start, lines, len, across) };
         let bias = self.bias.map(|bias| [bias[channel]; LINES]);
         let bias = bias.as_ref().map(|bias| &bias[..lines]);
-        finish(&mut window, sums, pitch, bias, self.added(start), self.relu);
+        epilogue(&mut window, sums, pitch, bias, self.added(start), self.relu);
     }
 
     /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to `output`: from `start` on, and as
@@ -63,7 +63,7 @@ impl Finish<'_> {
         // SAFETY: the caller promises that the place belongs to this thread.
         let mut window = unsafe { output.window(start, channels.len(), len, area) };
         let bias = self.bias.map(|bias| &bias[channels]);
-        finish(&mut window, sums, width, bias, self.added(start), self.relu);
+        epilogue(&mut window, sums, width, bias, self.added(start), self.relu);
     }
 
     /// What is added from `start` of the output on.
@@ -111,7 +111,7 @@ enum Added<'a> {
 
 vectorised! {
     /// Writes rows of `sums`, `width` apart, plus what is added to them.
-    fn finish(
+    fn epilogue(
         target: &mut Window<'_>,
         sums: &[f32],
         width: usize,

@@ -1,20 +1,20 @@
-//! Rows made columns, so that sums over what was a row run over the rows that [`Kernel::multiply`] takes.
+//! Transposes into the packed layout that [`Kernel::multiply`] takes.
 
 use crate::kernel::{Kernel, Lanes};
 use crate::scratch;
 use crate::simd::{self, vectorised};
 
-/// Rows that are turned at once.
+/// Rows that are transposed at once.
 pub(crate) const EIGHT: usize = 8;
 
 /// The first values of `count` rows of `source`, `pitch` apart, to columns of `target`, whose rows are `width` long, at least
 /// `count`; zeros beyond.
-pub(crate) fn turn(source: &[f32], pitch: usize, count: usize, target: &mut [f32], width: usize) {
+pub(crate) fn transpose(source: &[f32], pitch: usize, count: usize, target: &mut [f32], width: usize) {
     let len = target.len() / width;
     for first in (0..width).step_by(EIGHT) {
         let (rows, target) = (EIGHT.min(count.saturating_sub(first)), &mut target[first..]);
         if rows == EIGHT {
-            turn_eight(&source[first * pitch..], pitch, len, target, width);
+            transpose_eight(&source[first * pitch..], pitch, len, target, width);
             continue;
         }
         for place in 0..EIGHT.min(width - first) {
@@ -43,22 +43,22 @@ pub(crate) fn multiply_rows<'a>(
     let (filters, most) = (kernel.filters(), kernel.columns());
     let blocks = product.len().div_ceil(filters * stride);
     scratch::with((len + filters) * most, |space| {
-        let (turned, block) = space.split_at_mut(len * most);
+        let (transposed, block) = space.split_at_mut(len * most);
         for from in (0..n).step_by(most) {
             let count = most.min(n - from);
             let width = kernel.width(count);
-            let turned = &mut turned[..len * width];
-            turn(&b[from * pitch..], pitch, count, turned, width);
+            let transposed = &mut transposed[..len * width];
+            transpose(&b[from * pitch..], pitch, count, transposed, width);
             let next = (from + most).min(n)..(from + 2 * most).min(n);
             for (index, product) in product.chunks_mut(filters * stride).enumerate() {
-                // The rows that are turned next are brought near meanwhile.
+                // The rows that are transposed next are brought near meanwhile.
                 for row in
                     next.start + index * next.len() / blocks..next.start + (index + 1) * next.len() / blocks
                 {
                     simd::prefetch(&b[row * pitch..][..len]);
                 }
                 let block = &mut block[..filters * width];
-                kernel.multiply(&lanes(index), turned, width, width, block);
+                kernel.multiply(&lanes(index), transposed, width, width, block);
                 for (product, sums) in product.chunks_mut(stride).zip(block.chunks_exact(width)) {
                     let product = &mut product[from..from + count];
                     if accumulate {
@@ -74,7 +74,7 @@ pub(crate) fn multiply_rows<'a>(
 
 vectorised! {
     /// `len` values of eight rows, `pitch` apart, to eight columns of rows that are `width` apart.
-    fn turn_eight(rows: &[f32], pitch: usize, len: usize, out: &mut [f32], width: usize) {
+    fn transpose_eight(rows: &[f32], pitch: usize, len: usize, out: &mut [f32], width: usize) {
         eight_to_columns(rows, pitch, len, out, width);
     }
 }

@@ -1,9 +1,9 @@
-//! Convolution of any shape, forward and backward: which of the kernels computes it.
+//! Dispatch: which kernel computes a convolution, forward and backward, by its shape.
 
 use rayon::prelude::*;
 
+use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::finish::Finish;
 use crate::gemm::{Matrix, multiply};
 use crate::im2col::col2im;
 use crate::options::Geometry;
@@ -17,22 +17,22 @@ const TILE: usize = 1 << 20;
 const FEW: usize = 4;
 
 /// Output `[N, Co, Ho, Wo]` for `x` `[N, Ci, H, W]` and `filters` `[Co, Ci / groups, Kh, Kw]`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>) -> Vec<f32> {
+pub(crate) fn forward(g: &Geometry, x: &[f32], filters: &Filters<'_>, epilogue: &Epilogue<'_>) -> Vec<f32> {
     if let Some(weight) = filters.plain()
         && few(g.group_out(), g)
-        && finish.add.is_none()
-        && !finish.relu
+        && epilogue.add.is_none()
+        && !epilogue.relu
         && let Some(transposed) = g.transposed()
     {
         let mut output = scattered_gradient(&transposed, &flipped(g, weight), x);
-        if let Some(bias) = finish.bias {
+        if let Some(bias) = epilogue.bias {
             norm::shift_channels(&mut output, bias, g.output_area());
         }
         return output;
     }
     let len = g.images * g.out_channels * g.output_area();
     // SAFETY: both ways write every value of the output.
-    unsafe { written(len, |output| fill(g, x, filters, finish, output)) }
+    unsafe { written(len, |output| fill(g, x, filters, epilogue, output)) }
 }
 
 /// [`forward`] over what `output` holds, which is added; not for depthwise convolutions.
@@ -40,19 +40,19 @@ pub(crate) fn forward_onto(
     g: &Geometry,
     x: &[f32],
     filters: &Filters<'_>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     output: &mut [f32],
 ) {
-    assert!(output.len() == g.images * g.out_channels * g.output_area() && finish.onto);
-    fill(g, x, filters, finish, &Shared::new(output));
+    assert!(output.len() == g.images * g.out_channels * g.output_area() && epilogue.onto);
+    fill(g, x, filters, epilogue, &Shared::new(output));
 }
 
-fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, finish: &Finish<'_>, output: &Shared<'_>) {
+fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, epilogue: &Epilogue<'_>, output: &Shared<'_>) {
     let keeper = filters.keeper().filter(|_| winograd::keeps(g));
     if winograd::fits(g, keeper.is_some()) {
-        winograd::forward(g, x, filters, keeper, finish, output);
+        winograd::forward(g, x, filters, keeper, epilogue, output);
     } else {
-        direct::forward(g, x, filters, finish, output);
+        direct::forward(g, x, filters, epilogue, output);
     }
 }
 
@@ -82,8 +82,8 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     match g.transposed() {
         Some(transposed) => {
             let taps = (0..g.kernel_area()).rev().collect();
-            let filters = Filters::turned(weight, g.kernel_area(), taps);
-            forward(&transposed, gradient, &filters, &Finish::default())
+            let filters = Filters::transposed(weight, g.kernel_area(), taps);
+            forward(&transposed, gradient, &filters, &Epilogue::default())
         }
         None => strided::input_gradient(g, weight, gradient)
             .unwrap_or_else(|| scattered_gradient(g, weight, gradient)),
