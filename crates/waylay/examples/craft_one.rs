@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use waylay::dataset;
+use waylay::dataset::{Item, Source};
 use waylay::image::write_png;
 use waylay::prelude::*;
 
@@ -15,8 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("craft_one MODEL.onnx PRESET IMAGE OUT.png".into());
     };
     let embedder = OnnxEmbedder::open(Path::new(model), OpenOptions::new(preset.parse::<Preset>()?))?;
-    let items = dataset::read_unlabelled(Path::new(image))?;
-    let clean = dataset::load(&items, embedder.input(), embedder.resizing())?;
+    let source = Source::File(image.into());
+    let item = Item { name: image.clone(), identity: String::new(), camera: None, source };
+    let clean = dataset::load(&[item], embedder.input(), embedder.resizing())?;
     let scene = Scene {
         target: &embedder,
         metric: Metric::Cosine,

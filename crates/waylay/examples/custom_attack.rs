@@ -1,4 +1,4 @@
-//! An attack of one's own, audited beside those of waylay, on the embedded sample: `custom_attack OUT`.
+//! Your own attack, audited beside those of waylay, on the embedded sample: `custom_attack OUT`.
 
 #![allow(clippy::print_stdout)]
 

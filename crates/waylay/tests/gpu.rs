@@ -6,7 +6,7 @@
 
 use burn::tensor::Tensor;
 use waylay::attack::uaa_gan::{GeneratorConfig, UaaGanConfig, train};
-use waylay::attack::{Epsilon, Scene, opposite_look};
+use waylay::attack::{Epsilon, Scene, opposite_gradient};
 use waylay::dataset::{self, Item};
 use waylay::embedder::onnx::OnnxEmbedder;
 use waylay::embedder::{Embedder, sample_embedder};
@@ -63,7 +63,7 @@ fn embeddings_are_those_of_the_processor() {
 fn input_gradients_are_those_of_the_processor() {
     let gradient = |target: &OnnxEmbedder| -> Vec<f32> {
         let pixels: Tensor<4> = queries(target, 6).to_tensor(&target.device());
-        let (_, gradient) = opposite_look(pixels, &scene(target)).unwrap();
+        let (_, gradient) = opposite_gradient(pixels, &scene(target)).unwrap();
         gradient.into_data().iter::<f32>().collect()
     };
     let wanted = gradient(&sample_embedder(Device::flex()).unwrap());

@@ -210,14 +210,14 @@ impl<'a> Audit<'a> {
         self.boxed(Box::new(attack))
     }
 
-    /// As [`Self::attack`], of an attack in a box.
+    /// As [`Self::attack`], for a boxed attack.
     #[must_use]
     pub fn boxed(mut self, attack: Box<dyn Attack + 'a>) -> Self {
         self.entries.push(Entry::Attack(attack));
         self
     }
 
-    /// One more row: a generator, which the report says more of than of other attacks.
+    /// One more row: a generator, about which the report says more than about other attacks.
     #[must_use]
     pub fn generator(mut self, source: GeneratorSource) -> Self {
         self.entries.push(Entry::Generator(source));
@@ -425,7 +425,9 @@ fn prepare(
 
 /// Which backend computed, and where.
 fn backend(device: &Device) -> String {
-    format!("burn {BURN}, {:?}", device.as_dispatch())
+    let name =
+        if *device == Device::flex() { "flex (CPU)".into() } else { format!("{:?}", device.as_dispatch()) };
+    format!("burn {BURN}, {name}")
 }
 
 /// Writes the [`Family::files`] of `trained` into `out`.
@@ -475,4 +477,15 @@ fn mean_cosine(a: &Embeddings, b: &Embeddings) -> f64 {
     let (a, b) = (a.normalised(), b.normalised());
     let dots = a.values().iter().zip(b.values()).map(|(x, y)| f64::from(x * y)).sum::<f64>();
     dots / a.count() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_burn_is_the_one_that_is_built_with() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).unwrap();
+        assert!(lock.contains(&format!("name = \"burn\"\nversion = \"{BURN}\"")), "{BURN}");
+    }
 }

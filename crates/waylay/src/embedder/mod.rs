@@ -1,7 +1,7 @@
 //! Embedders: networks, or anything else, that turn images into embeddings, differentiable with respect to the pixels.
 //!
 //! An embedder owns everything between plain pixels and the embedding: resizing, channel order, scale, mean and standard deviation.
-//! An attack never sees a normalised image. [`OnnxEmbedder`](onnx::OnnxEmbedder) runs ONNX files; [`embedder_fn`] makes one of a
+//! An attack never sees a normalised image. [`OnnxEmbedder`](onnx::OnnxEmbedder) runs ONNX files; [`embedder_fn`] makes one from a
 //! closure; a Burn module is one with an `impl` of [`Embedder::embedding`] and four short methods.
 
 mod closure;

@@ -102,7 +102,7 @@ pub(crate) fn audit() -> AuditReport {
             started: "2026-01-31T09:30:00Z".into(),
             seconds: 431.2,
             platform: "linux x86_64".into(),
-            backend: "burn 0.22.1 flex".into(),
+            backend: "burn 0.22.1, flex (CPU)".into(),
             files: BTreeMap::from([("generator.safetensors".into(), "0f".repeat(32))]),
         },
         not_tested: vec![

@@ -8,6 +8,7 @@
 
 mod config;
 mod discriminator;
+mod diversity;
 mod file;
 mod generator;
 mod loss;

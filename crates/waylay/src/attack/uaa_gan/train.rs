@@ -12,6 +12,7 @@ use waylay_conv::Adam;
 
 use super::config::{CheckedConfig, ConfigError};
 use super::discriminator::Discriminator;
+use super::diversity::Transforms;
 use super::generator::{Generator, Guidance, StepInput, calibration};
 use super::loss::{
     change, feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
@@ -35,6 +36,8 @@ const JUDGED_STEPS: usize = 10;
 const LEAST_EFFECT: f64 = 0.02;
 /// Cosine above which a training can be said to have had no effect: below, it may have had its effect in the first steps.
 const HIGH_COSINE: f64 = 0.5;
+/// Part of the images that input diversity transforms: the probability of Xie et al., arXiv:1803.06978, sec. 4.1.
+const TRANSFORMED: f64 = 0.5;
 /// Images per forward pass outside of training steps.
 const BATCH: usize = 16;
 
@@ -132,6 +135,7 @@ pub fn train(
     let mut init = scene.seed.stream("uaa-gan/init");
     let mut sampling = scene.seed.stream("uaa-gan/sampling");
     let mut mining = scene.seed.stream("uaa-gan/mining");
+    let mut diversity = scene.seed.stream("uaa-gan/diversity");
 
     let (statistics, distance_unit) = survey(config, images, scene)?;
     // Of any image within the budget: ε·√(C·H·W).
@@ -169,10 +173,15 @@ pub fn train(
 
         // f_x, and x̃ = G(x)
         let first = g.first_input(plain.clone(), scene).map_err(AttackError::from)?;
+        let strength = config.training.diversity;
+        let transforms =
+            (strength > 0.0).then(|| Transforms::draw(TRANSFORMED, strength, &plain, &mut diversity));
+        // What the target sees in place of an image.
+        let seen = |x: Tensor<4>| transforms.as_ref().map_or_else(|| x.clone(), |t| t.apply(x.clone()));
         let clean = match first.features() {
-            Some(features) => features.clone(),
-            None if maps => scene.target.forward(plain).map_err(AttackError::from)?,
-            None => embedded(plain, scene).map_err(AttackError::from)?,
+            Some(features) if transforms.is_none() => features.clone(),
+            _ if maps => scene.target.forward(seen(plain)).map_err(AttackError::from)?,
+            _ => embedded(seen(plain), scene).map_err(AttackError::from)?,
         };
         let input = spread_over_steps(&g, first, step, scene)?;
         let perturbed = g.perturb_once(&input, scene.epsilon);
@@ -189,14 +198,15 @@ pub fn train(
             d = Some(d_optimiser.step(config.discriminator.learning_rate, critic, gradients));
         }
 
-        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·‖x̃ − x‖₂ + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) + ours
+        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·max(‖x̃ − x‖₂ − c, 0) + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) + ours
         // Each term is differentiated with respect to x̃ alone, and their sum then with respect to the weights of G.
         let leaf = perturbed.clone().detach().require_grad();
         let gradient_of = |term: Tensor<1>| {
             let gradient = leaf.grad(&term.backward());
             gradient.unwrap_or_else(|| leaf.clone().inner().zeros_like())
         };
-        let found = if maps { scene.target.forward(leaf.clone()) } else { embedded(leaf.clone(), scene) };
+        let view = seen(leaf.clone());
+        let found = if maps { scene.target.forward(view) } else { embedded(view, scene) };
         let found = found.map_err(AttackError::from)?;
         let f_x = Tensor::from_inner(clean.embedding.clone());
         let f_perturbed = found.embedding.clone();

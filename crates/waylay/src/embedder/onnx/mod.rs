@@ -1,4 +1,4 @@
-//! Any network in an ONNX file as a [`Embedder`]: decoded, checked, folded, and run on Burn with gradients.
+//! Any network in an ONNX file as an [`Embedder`]: decoded, checked, folded, and run on Burn with gradients.
 //!
 //! ```text
 //! bytes ─ proto ─► graph ─ fold ─► network ─ load ─► OnnxEmbedder
