@@ -13,6 +13,8 @@ const POINTS: usize = 320;
 /// The share of steps that a smoothed point is the mean of.
 const SMOOTHING: usize = 20;
 
+const CHANGE: &str = "Mean ‖x̃ − x‖₂, part of the largest";
+
 /// A title and where its quantity is found.
 type Quantity = (&'static str, fn(&StepLog) -> f64);
 
@@ -21,7 +23,7 @@ const QUANTITIES: [Quantity; 13] = [
     ("Metric term", |step| step.metric),
     ("Cosine, clean to perturbed", |step| step.cosine),
     ("Reconstruction term", |step| step.reconstruction),
-    ("Mean ‖x̃ − x‖₂, part of the largest", |step| step.change),
+    (CHANGE, |step| step.change),
     ("Adversarial (GAN) term", |step| step.gan),
     ("Feature-map similarity", |step| step.feature),
     ("Discriminator", |step| step.discriminator),
@@ -44,6 +46,8 @@ fn curves(log: &[StepLog]) -> Result<Vec<Figure>, ReportError> {
     QUANTITIES
         .iter()
         .filter(|(_, quantity)| log.iter().any(|step| quantity(step) != 0.0))
+        // Without a hinge, the term is the change.
+        .filter(|(title, _)| *title != CHANGE || log.iter().any(|step| step.change != step.reconstruction))
         .map(|(title, quantity)| {
             let points = log.iter().map(|s| (s.step as f64, quantity(s)));
             let curve: Vec<(f64, f64)> = points.filter(|p| p.1.is_finite()).collect();

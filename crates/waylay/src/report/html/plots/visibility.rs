@@ -12,6 +12,8 @@ use crate::report::ReportError;
 const SIZE: (u32, u32) = (1760, 640);
 /// Least distance between two labels, in the drawing's units.
 const LINE: i32 = 30;
+/// From a point to its label.
+const GAP: i32 = 18;
 
 /// A point per attack with a finite PSNR; a line through PGD at several budgets, where there are several. None where fewer
 /// than two attacks changed an image.
@@ -37,7 +39,7 @@ pub(in crate::report::html) fn visibility(audit: &AuditReport) -> Result<Option<
         quiet(&mut chart.configure_mesh())
             .y_labels(5)
             .x_desc("PSNR in dB, higher is fainter")
-            .x_label_formatter(&|psnr| format!("{psnr:.0}"))
+            .x_label_formatter(&|psnr| format!("{psnr:.1}"))
             .y_label_formatter(&|fraction| format!("{:.0} %", fraction * 100.0))
             .draw()?;
         let clean = audit.clean.map;
@@ -53,7 +55,7 @@ pub(in crate::report::html) fn visibility(audit: &AuditReport) -> Result<Option<
         }
         for ((x, y), label) in apart(labels) {
             let style = Ink::Text.text(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw(&Text::new(label.to_owned(), (x + 18, y), style))?;
+            area.draw(&Text::new(label.to_owned(), (x + GAP, y), style))?;
         }
         Ok(())
     })?;
@@ -87,18 +89,27 @@ fn same_but_for_budget(a: &AttackRow, b: &AttackRow) -> bool {
     a.epsilon_255 != b.epsilon_255 && attack(a) == attack(b) && without_budget(a) == without_budget(b)
 }
 
-/// The labels from bottom to top, moved up where they would cover one another.
+/// The labels from bottom to top, each beside its point or, where it would cover another label or point, above it.
 fn apart(mut labels: Vec<((i32, i32), &str)>) -> Vec<((i32, i32), &str)> {
+    let points: Vec<(i32, i32)> = labels.iter().map(|(point, _)| *point).collect();
     labels.sort_by_key(|((_, y), _)| std::cmp::Reverse(*y));
-    for i in 1..labels.len() {
-        let width = |label: &str| 13 * label.chars().count() as i32;
+    let width = |label: &str| GAP + 13 * label.chars().count() as i32;
+    for i in 0..labels.len() {
         let (done, rest) = labels.split_at_mut(i);
         let ((x, y), label) = &mut rest[0];
-        for ((left, height), other) in done.iter() {
-            let beside = *left < *x + width(label) && *x < *left + width(other);
-            if beside && (*y - *height).abs() < LINE {
-                *y = *height - LINE;
-            }
+        let (left, right, own) = (*x, *x + width(label), (*x, *y));
+        let covers_label = |height: i32| {
+            done.iter().any(|((other, at), text)| {
+                left < *other + width(text) && *other < right && (height - at).abs() < LINE
+            })
+        };
+        let covers_point = |height: i32| {
+            points.iter().any(|point| {
+                *point != own && (left + GAP / 2..right).contains(&point.0) && (height - point.1).abs() < LINE
+            })
+        };
+        while *y > LINE && (covers_label(*y) || covers_point(*y)) {
+            *y -= LINE / 2;
         }
     }
     labels
