@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let crafted = craft(&PgdConfig::default().check()?, &clean, &scene, &Silent)?;
     write_png(Path::new(out), &crafted.images, 0)?;
     let found = quality::measure(&clean, &crafted.images)?;
-    println!("largest change {}/255, PSNR {:?} dB, SSIM {:.3}", found.linf_255, found.psnr_db, found.ssim);
+    let psnr = found.psnr_db.unwrap_or(f64::INFINITY);
+    println!("largest change {}/255, PSNR {psnr:.1} dB, SSIM {:.3}", found.linf_255, found.ssim);
     Ok(())
 }

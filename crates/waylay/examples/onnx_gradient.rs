@@ -19,6 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let embedding = network.embedding(pixels.clone())?;
     let length = embedding.powi_scalar(2).sum().sqrt();
     let gradient = pixels.grad(&length.backward()).ok_or("the embedding does not depend on the pixels")?;
-    println!("gradient of the embedding's length: {:?}, largest {}", gradient.dims(), gradient.abs().max());
+    let (shape, values) = (gradient.dims(), gradient.abs().into_data());
+    let largest = values.iter::<f32>().fold(0.0, f32::max);
+    println!(
+        "gradient of the embedding's length with respect to the pixels: {shape:?}, largest {largest:.4}"
+    );
     Ok(())
 }

@@ -54,7 +54,10 @@ pub(in crate::report::html) fn visibility(audit: &AuditReport) -> Result<Option<
             labels.push((chart.backend_coord(&(*psnr, *map)), row.label.as_str()));
         }
         for ((x, y), label) in apart(labels) {
-            let style = Ink::Text.text(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
+            // In the colour of its point, which it may be above.
+            let of_label = points.iter().find(|(row, ..)| row.label == label);
+            let ink = of_label.map_or(Ink::Text, |(row, ..)| Ink::of(audit, &row.name));
+            let style = ink.text(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
             area.draw(&Text::new(label.to_owned(), (x + GAP, y), style))?;
         }
         Ok(())
