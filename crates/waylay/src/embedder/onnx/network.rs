@@ -588,6 +588,7 @@ mod tests {
         assert_eq!(sizes(1, 8, 8), [0; 0]);
         assert_eq!(sizes(1, 32, 8), [4; 8]);
     }
+
     #[test]
     fn one_constant_under_two_shapes_is_two_sets_of_filters() {
         let values: Vec<f32> = (0..64 * 32 * 9).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1000.0).collect();
