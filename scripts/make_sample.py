@@ -1,10 +1,10 @@
-"""Makes assets/sample/*.idx.gz, the embedded slice of Fashion-MNIST, from the four original files.
+"""Makes crates/waylay/assets/sample/*.idx.gz, the embedded slice of Fashion-MNIST, from the four original files.
 
 Run from the root of the repository, with nothing but Python 3:
 
     apt-get download dataset-fashion-mnist
     dpkg-deb -x dataset-fashion-mnist_*.deb fashion-mnist
-    python3 scripts/make_sample.py fashion-mnist/usr/share/datasets/fashion-mnist assets/sample
+    python3 scripts/make_sample.py fashion-mnist/usr/share/datasets/fashion-mnist crates/waylay/assets/sample
 
 Which images: always the first of a class by their index in the original file, kept in the order of that file.
 No class is both trained on and queried.

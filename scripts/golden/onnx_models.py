@@ -1,6 +1,6 @@
 """ONNX models with reference outputs and input gradients, for crates/waylay/tests/onnx_golden.rs.
 
-    python scripts/golden/onnx_models.py                      # small models into crates/waylay/tests/golden/onnx
+    python scripts/golden/onnx_models.py                      # small models into crates/waylay-onnx/tests/golden/onnx
     python scripts/golden/onnx_models.py --full DIR [--onnx fr_feature.onnx]   # full-size models into DIR
 
 Each MODEL.onnx gets MODEL.npz with `input` (two images as the network takes them), `output`, `cotangent` and
@@ -21,7 +21,7 @@ import torch
 import torchvision
 from torch import nn
 
-HERE = pathlib.Path(__file__).resolve().parents[2] / "crates/waylay/tests/golden/onnx"
+HERE = pathlib.Path(__file__).resolve().parents[2] / "crates/waylay-onnx/tests/golden/onnx"
 
 
 class Face(nn.Module):

@@ -1,7 +1,7 @@
 """ONNX's own backend node tests as files, for crates/waylay/tests/onnx_node_tests.rs.
 
     python scripts/golden/onnx_node_tests.py DIR
-    WAYLAY_ONNX_NODE_TESTS=DIR cargo test --release -p waylay --test onnx_node_tests -- --nocapture
+    WAYLAY_ONNX_NODE_TESTS=DIR cargo test --release --workspace --test node_tests -- --ignored --nocapture
 
 Each case becomes DIR/NAME/{model.onnx, tolerance.json, input_J.pb, output_J.pb}; the arrays are TensorProto messages.
 Cases whose inputs or outputs are no tensors (sequences, optionals, maps) are left out, and counted. Needs onnx, numpy.

@@ -1,7 +1,7 @@
 """Networks that people use as feature extractors, as ONNX files with reference outputs and input gradients.
 
     python scripts/golden/zoo.py DIR [--only NAME ...] [--plain]
-    WAYLAY_ONNX_MODELS=DIR cargo test --release -p waylay --test onnx_golden full_size -- --nocapture
+    WAYLAY_ONNX_MODELS=DIR cargo test --release --workspace --test agreement full_size -- --ignored --nocapture
 
 Each NAME.VARIANT.onnx gets NAME.npz (`input` of two images, `output`, `cotangent`, `input_grad`; PyTorch in float64,
 stored as float32) and a line in DIR/zoo.jsonl: operator set, parameters, and how far PyTorch in float32 is from itself

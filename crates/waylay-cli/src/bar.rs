@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use waylay::run::Progress;
+use waylay::progress::Progress;
 
 /// Time between two lines where there is no terminal to draw on.
 const PAUSE: Duration = Duration::from_secs(30);

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use waylay::attack::EpsilonError;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
 use waylay::dataset::DatasetError;
-use waylay::embedder::EmbedderError;
-use waylay::embedder::onnx::OnnxError;
 use waylay::embedder::preprocess::PreprocessError;
+use waylay::embedder::{EmbedderError, OpenError};
 use waylay::fit::FitError;
 use waylay::image::{ImageWriteError, ReadError};
+use waylay::onnx::OnnxError;
+use waylay::output::{OutputError, WriteError};
 use waylay::quality::QualityError;
 use waylay::retrieval::RetrievalError;
-use waylay::run::{OutputError, WriteError};
 
 use crate::commands::fetch::FetchError;
 
@@ -102,6 +102,7 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             Some(DATA)
         } else if cause.is::<EmbedderError>()
             || cause.is::<OnnxError>()
+            || cause.is::<OpenError>()
             || cause.is::<PreprocessError>()
             || cause.is::<GeneratorFileError>()
             || cause.is::<Unfit>()

@@ -6,14 +6,13 @@ use anyhow::{Context, Result};
 use waylay::attack::Epsilon;
 use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Family, Guidance, UaaGanConfig};
 use waylay::dataset::{self, FolderOptions, Split};
-use waylay::embedder::onnx::{
-    GRADIENT_FACTOR, Head, OnnxEmbedder, OpenOptions, Pool, TOLERANCE, Verification, verify,
-};
+use waylay::device::{Device, DeviceKind};
 use waylay::embedder::preprocess::{Preprocess, Preset};
-use waylay::embedder::{Embedder, sample_embedder};
+use waylay::embedder::{Embedder, OnnxEmbedder, OpenOptions, sample_embedder};
 use waylay::embedding::Metric;
 use waylay::image::io::MIN_SIDE;
-use waylay::run::{Device, DeviceKind};
+
+use waylay::onnx::{GRADIENT_FACTOR, Head, Pool, TOLERANCE, Verification, verify};
 
 use crate::attacks::Choice;
 use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
@@ -21,8 +20,6 @@ use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
 
 /// The configuration that ships inside the program, by the name that `--config` takes.
 pub const PAPER: &str = "paper";
-/// UAA-GAN's settings for the embedded sample: smaller and shorter than for real images.
-pub const SAMPLE_CONFIG: &str = include_str!("../../../assets/sample/uaa-gan.toml");
 /// Training steps and queries of `--quick`.
 const QUICK_STEPS: usize = 30;
 const QUICK_QUERIES: usize = 40;
@@ -37,7 +34,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<()> {
     if !(1..=1024).contains(&threads) {
         return Err(Usage(format!("--threads {threads}; need 1 to 1,024")).into());
     }
-    waylay::run::keep_freed_memory();
+    waylay_conv::keep_freed_memory();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK);
     pool.build_global().context("start the threads")
 }
@@ -105,7 +102,7 @@ pub fn verified(args: &TargetArgs, target: &OnnxEmbedder) -> Result<Option<Verif
     if !reference.exists() {
         return Ok(None);
     }
-    let found = verify(target, &reference)?;
+    let found = verify(target.model(), &reference)?;
     if !found.passes(TOLERANCE) {
         let gradient =
             found.gradient.map_or(String::new(), |g| format!(", its input gradients by {:.1e}", g.max_rel));
@@ -216,7 +213,7 @@ fn table(args: &UaaGanArgs, sample: bool) -> Result<toml::Table> {
             let typed = UaaGanConfig::from_toml(&text).map_err(anyhow::Error::from);
             typed.and_then(|_| parse(&text)).with_context(|| format!("config `{}`", path.display()))?
         }
-        None if sample => parse(SAMPLE_CONFIG)?,
+        None if sample => parse(UaaGanConfig::SAMPLE)?,
         None => toml::Table::new(),
     };
     for assignment in &args.set {

@@ -12,8 +12,8 @@ use predicates::str::{contains, is_empty, starts_with};
 use serde_json::Value;
 use tempfile::TempDir;
 use waylay::dataset;
-use waylay::embedder::onnx::write::{Layer, write};
 use waylay::image::Picture;
+use waylay::onnx::{Layer, write};
 
 const USAGE: i32 = 2;
 const DATA: i32 = 3;
@@ -668,7 +668,7 @@ fn the_embedded_samples_model_and_images_work_as_files() {
     let found: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
     assert_eq!((&found["clean"]["queries"], &found["clean"]["without_match"]), (&20.into(), &0.into()));
     assert_fractions(&found["clean"]);
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sample/target.onnx");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../waylay/assets/sample/target.onnx");
     let line = format!("--json inspect {}", model.display());
     let found: Value = serde_json::from_slice(&bench.run(&line).success().get_output().stdout).unwrap();
     assert!(found["problem"].is_null() && found["parameters"].as_u64().unwrap() > 1000, "{found}");
@@ -677,7 +677,7 @@ fn the_embedded_samples_model_and_images_work_as_files() {
 
 /// Puts one of the library's goldens (input 32 x 32, output of 10) beside the images, under another name.
 fn put_golden(bench: &Bench, golden: &str, name: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../waylay/tests/golden/onnx");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../waylay-onnx/tests/golden/onnx");
     bench.put(name, &fs::read(folder.join(golden)).unwrap());
 }
 

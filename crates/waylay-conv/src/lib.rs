@@ -302,3 +302,8 @@ fn has_kernels<const D: usize>(tensor: &Tensor<D>) -> bool {
     }
     tensor.dtype() == DType::F32 && is_flex(tensor.device().as_dispatch())
 }
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,10 +18,10 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use waylay::attack::uaa_gan::{Generator as Conditioned, GeneratorConfig, Guidance};
 use waylay::attack::{Epsilon, Scene};
 use waylay::embedder::Embedder;
-use waylay::embedder::onnx::{OnnxEmbedder, OpenOptions};
 use waylay::embedder::preprocess::Preset;
+use waylay::embedder::{OnnxEmbedder, OpenOptions};
 use waylay::embedding::{Embeddings, Metric};
-use waylay::run::Seed;
+use waylay::seed::Seed;
 use waylay_conv::{Activation, Adam, ConvOptions, activate, conv_transpose2d, conv2d, instance_norm_then};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use waylay_conv::ConvOptions;
 
-use crate::embedder::onnx::write::Layer;
+use waylay_onnx::Layer;
 
 /// Added to the variance in normalisations.
 const NORM_EPSILON: f64 = 1e-5;
@@ -253,7 +253,7 @@ pub fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     #[test]
     fn shuffling_undoes_unshuffling_at_even_and_odd_sizes() {

@@ -2,7 +2,8 @@
 //! deep features: how easily can a barely visible change to the query make the system lose the right answer?
 //!
 //! The flow is one way: [`image`] → [`dataset`] → [`embedder`] → [`attack`] → [`retrieval`] and [`quality`] →
-//! [`audit`] → [`report`]. A module uses those to its left and none to its right.
+//! [`audit`] → [`report`]. A module uses those to its left and none to its right; all of them may use [`seed`], [`progress`],
+//! [`output`], [`device`] and [`hash`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -10,17 +11,23 @@
 pub mod attack;
 pub mod audit;
 pub mod dataset;
+pub mod device;
 pub mod embedder;
 pub mod embedding;
 pub mod fit;
+pub mod hash;
 pub mod image;
 mod layer;
+pub mod out_of_range;
+pub mod output;
+pub mod progress;
 pub mod quality;
 pub mod report;
 pub mod retrieval;
-pub mod run;
+pub mod seed;
 
 pub use burn;
+pub use waylay_onnx as onnx;
 
 /// What most programs need: `use waylay::prelude::*`.
 pub mod prelude {
@@ -29,13 +36,21 @@ pub mod prelude {
     };
     pub use crate::audit::{Audit, AuditReport, Context, GeneratorSource};
     pub use crate::dataset::{self, Split};
-    pub use crate::embedder::onnx::{OnnxEmbedder, OpenOptions};
+    pub use crate::device::Device;
     pub use crate::embedder::preprocess::{Preprocess, Preset};
     pub use crate::embedder::{Embedder, EmbedderError, embedder_fn, sample_embedder};
+    pub use crate::embedder::{OnnxEmbedder, OpenOptions};
     pub use crate::embedding::{Embeddings, Metric};
     pub use crate::image::ImageBatch;
+    pub use crate::output::OutputDir;
+    pub use crate::progress::{Progress, Silent};
     pub use crate::quality;
     pub use crate::report;
     pub use crate::retrieval::{self, Relevance};
-    pub use crate::run::{Device, OutputDir, Progress, Seed, Silent};
+    pub use crate::seed::Seed;
 }
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,11 +13,13 @@ use waylay::attack::{
     Access, Attack, AttackError, Crafted, Epsilon, Fgsm, Knowledge, Noise, PgdConfig, Scene, craft,
     feature_distance,
 };
-use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::device::Device;
+use waylay::embedder::OnnxEmbedder;
 use waylay::embedder::{Embedder, EmbedderError, Features, Tap};
 use waylay::embedding::{Embeddings, Metric};
 use waylay::image::ImageBatch;
-use waylay::run::{Device, Seed, Silent};
+use waylay::progress::Silent;
+use waylay::seed::Seed;
 
 use small_target::{images, target};
 

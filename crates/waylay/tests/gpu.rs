@@ -8,11 +8,13 @@ use burn::tensor::Tensor;
 use waylay::attack::uaa_gan::{GeneratorConfig, UaaGanConfig, train};
 use waylay::attack::{Epsilon, Scene, opposite_gradient};
 use waylay::dataset::{self, Item};
-use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::device::{Device, DeviceError, DeviceKind};
+use waylay::embedder::OnnxEmbedder;
 use waylay::embedder::{Embedder, sample_embedder};
 use waylay::embedding::Metric;
 use waylay::image::ImageBatch;
-use waylay::run::{Device, DeviceError, DeviceKind, Seed, Silent};
+use waylay::progress::Silent;
+use waylay::seed::Seed;
 
 /// The devices to compare with the processor.
 fn devices() -> Vec<Device> {

@@ -11,11 +11,13 @@ use waylay::attack::uaa_gan::{
     OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
 use waylay::attack::{AttackError, Epsilon, Scene};
+use waylay::device::Device;
 use waylay::embedder::Embedder;
-use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedder::OnnxEmbedder;
 use waylay::embedding::Metric;
 use waylay::image::AugmentConfig;
-use waylay::run::{Device, Seed, Silent};
+use waylay::progress::Silent;
+use waylay::seed::Seed;
 
 use small_target::{images, target};
 

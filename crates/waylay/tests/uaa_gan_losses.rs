@@ -13,7 +13,7 @@ use waylay::attack::uaa_gan::{
     reconstruction, triplet,
 };
 use waylay::embedding::{Embeddings, Metric};
-use waylay::run::Seed;
+use waylay::seed::Seed;
 
 /// Largest difference to PyTorch, relative to the largest number compared where that is above 1.
 const TOLERANCE: f64 = 1e-5;

@@ -10,9 +10,11 @@ use waylay::audit::System;
 use waylay::dataset;
 use waylay::embedder::Embedder;
 use waylay::image::ImageBatch;
+use waylay::output::write_atomic;
+use waylay::progress::Silent;
 use waylay::quality::{self, Quality};
 use waylay::retrieval::Scores;
-use waylay::run::{Seed, Silent, write_atomic};
+use waylay::seed::Seed;
 
 use super::{announce, print};
 use crate::bar::Bar;

@@ -8,8 +8,9 @@ use waylay::dataset;
 use waylay::embedder::Embedder;
 use waylay::embedding::Metric;
 use waylay::image::write_png;
+use waylay::output::OutputDir;
 use waylay::quality;
-use waylay::run::{OutputDir, Seed};
+use waylay::seed::Seed;
 
 use super::audit::load_generator;
 use super::{announce, print};

@@ -5,10 +5,11 @@ use waylay::attack::Epsilon;
 use waylay::attack::uaa_gan::{Family, Generator, GeneratorFile, GeneratorFileError};
 use waylay::audit::{Audit, Context, GeneratorSource};
 use waylay::embedder::Embedder;
-use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedder::OnnxEmbedder;
 use waylay::embedding::Metric;
+use waylay::output::OutputDir;
 use waylay::report;
-use waylay::run::{OutputDir, Seed};
+use waylay::seed::Seed;
 
 use super::{announce, print};
 use crate::attacks::Choice;

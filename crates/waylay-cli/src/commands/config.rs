@@ -13,7 +13,7 @@ pub fn run(args: &ConfigArgs, json: bool) -> Result<()> {
     let (attack, given, sample, source) = match args.name {
         ConfigName::Paper => (Family::UaaGan, paper, false, UaaGanConfig::PAPER),
         ConfigName::Default => (Family::UaaGan, none, false, ""),
-        ConfigName::Sample => (Family::UaaGan, none, true, plan::SAMPLE_CONFIG),
+        ConfigName::Sample => (Family::UaaGan, none, true, UaaGanConfig::SAMPLE),
         ConfigName::GuidedGan => (Family::GuidedGan, none, false, UaaGanConfig::GUIDED),
     };
     let config = plan::generator(&given, attack, false, sample, false)?;

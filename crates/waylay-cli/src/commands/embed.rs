@@ -7,7 +7,8 @@ use npyz::WriterBuilder;
 use serde_json::json;
 use waylay::dataset;
 use waylay::embedder::{Embedder, STREAM_BATCH, embed_stream};
-use waylay::run::{AtomicFile, Progress, write_atomic};
+use waylay::output::{AtomicFile, write_atomic};
+use waylay::progress::Progress;
 
 use super::{announce, print};
 use crate::bar::Bar;

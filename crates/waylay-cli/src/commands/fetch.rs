@@ -11,7 +11,8 @@ use std::process::Command;
 
 use flate2::read::GzDecoder;
 use thiserror::Error;
-use waylay::run::{WriteError, sha256, write_atomic};
+use waylay::hash::sha256;
+use waylay::output::{WriteError, write_atomic};
 use zip::ZipArchive;
 use zip::result::ZipError;
 

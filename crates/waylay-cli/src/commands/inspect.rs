@@ -1,35 +1,31 @@
 //! `waylay inspect`.
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
-use waylay::embedder::onnx::{
-    GRADIENT_FACTOR, InspectOptions, Inspection, OnnxEmbedder, OpenOptions, Port, inspect, time, verify,
-};
-use waylay::embedder::preprocess::{Channels, Layout, Preprocess, Preset};
+use waylay::embedder::preprocess::{Channels, Preprocess, PresetRange};
+use waylay::onnx::{GRADIENT_FACTOR, Inspection, Model, ModelOptions, Port, inspect, time, verify};
 
 use super::print;
 use crate::cli::InspectArgs;
 use crate::exit::{Mismatch, Usage};
 use crate::plan;
 
+/// What is printed: what is in the file, and what the presets would make of pixels for it.
+#[derive(Serialize)]
+struct Found {
+    #[serde(flatten)]
+    inspection: Inspection,
+    presets: Vec<PresetRange>,
+}
+
 pub fn run(args: InspectArgs, json: bool) -> Result<()> {
-    // The file beside the model may say how large its input is and how it is laid out.
-    let beside = Preprocess::beside(&args.model)?;
-    let size = args.size.as_deref().map(parse_size).transpose()?;
-    let size = size.or(beside.as_ref().and_then(|p| p.size));
-    let layout = beside.as_ref().map_or(Layout::default(), |p| p.layout);
-    let (output, head) = (args.network.output.clone(), plan::head(&args.network)?);
-    let device = plan::device(&args.network)?;
+    let options = options(&args)?;
     if let Some(batch) = args.time {
         if !(1..=1024).contains(&batch) || !(1..=1000).contains(&args.runs) {
             return Err(Usage("--time needs 1 to 1,024 images, --runs 1 to 1,000".into()).into());
         }
-        let preprocess = Preprocess { size, layout, ..Preset::None.into() };
-        let target = OnnxEmbedder::open(
-            &args.model,
-            OpenOptions { output, head, device, ..OpenOptions::new(preprocess) },
-        )?;
-        let found = time(&target, batch, args.runs)?;
+        let found = time(&Model::open(&args.model, options)?, batch, args.runs)?;
         return print(json, &found, || {
             format!(
                 "{batch} images at once: {:.2} ms per image forward, {:.2} ms with the gradient with respect to the pixels",
@@ -38,20 +34,16 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
         });
     }
     let Some(reference) = &args.verify else {
-        let found = inspect(&args.model, &InspectOptions { size, output, layout, head })?;
+        let inspection = inspect(&args.model, &options)?;
+        let presets = PresetRange::all(inspection.channels);
+        let found = Found { inspection, presets };
         return print(json, &found, || describe(&found));
     };
     if !(args.tolerance > 0.0 && args.tolerance.is_finite()) {
         return Err(Usage(format!("--tolerance {}; need a number above 0", args.tolerance)).into());
     }
     // The reference holds what the network itself takes: no preprocessing stands between.
-    let channels = beside.map_or(Channels::default(), |p| p.channels);
-    let preprocess = Preprocess { size, layout, channels, ..Preset::None.into() };
-    let target = OnnxEmbedder::open(
-        &args.model,
-        OpenOptions { output, head, device, ..OpenOptions::new(preprocess) },
-    )?;
-    let found = verify(&target, reference)?;
+    let found = verify(&Model::open(&args.model, options)?, reference)?;
     let pass = found.passes(args.tolerance);
     print(json, &json!({ "verification": found, "tolerance": args.tolerance, "pass": pass }), || {
         let mut text = format!(
@@ -88,14 +80,32 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     }
 }
 
+/// How the file is opened: what the command line leaves out may be in the file beside the model.
+fn options(args: &InspectArgs) -> Result<ModelOptions> {
+    let beside = Preprocess::beside(&args.model)?;
+    let size = args.size.as_deref().map(parse_size).transpose()?;
+    Ok(ModelOptions {
+        size: size.or(beside.as_ref().and_then(|p| p.size)),
+        channels: beside.as_ref().and_then(|p| (p.channels == Channels::Gray).then_some(1)),
+        layout: beside.map(|p| p.layout).unwrap_or_default(),
+        output: args.network.output.clone(),
+        head: plan::head(&args.network)?,
+        device: plan::device(&args.network)?,
+    })
+}
+
 /// The inspection as text.
-fn describe(found: &Inspection) -> String {
+fn describe(Found { inspection: found, presets }: &Found) -> String {
     let shape = |port: &Port| {
         let dims: Vec<String> =
             port.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
         format!("{} [{}]", port.name, dims.join(", "))
     };
-    let mut lines = vec![format!("{}: opset {}, made by {}", found.name, found.opset, found.producer)];
+    let producer = match found.producer.as_str() {
+        "" => String::new(),
+        name => format!(", made by {name}"),
+    };
+    let mut lines = vec![format!("{}: opset {}{producer}", found.name, found.opset)];
     lines.push(format!("input:         {}", shape(&found.input)));
     lines.extend(found.outputs.iter().map(|port| format!("output:        {}", shape(port))));
     lines.push(format!("parameters:    {}", found.parameters));
@@ -115,8 +125,11 @@ fn describe(found: &Inspection) -> String {
         .collect();
     lines.push(format!("operators:     {}", operators.join(", ")));
     for candidate in &found.candidates {
-        let mark =
-            if candidate.proposed { "  <- proposed: the output looks like a classifier's" } else { "" };
+        let mark = match (candidate.proposed, candidate.needs_pooling) {
+            (true, _) => "  <- proposed: the output looks like a classifier's",
+            (false, true) => "; pool it with --pool",
+            (false, false) => "",
+        };
         lines.push(format!(
             "candidate:     --output {} {:?}  {}{mark}",
             candidate.name, candidate.shape, candidate.what
@@ -125,7 +138,7 @@ fn describe(found: &Inspection) -> String {
     if let Some(text) = &found.normalises {
         lines.push(format!("normalises:    {text}; needs --preprocess none or raw-255"));
     }
-    for preset in &found.presets {
+    for preset in presets {
         let ranges: Vec<String> =
             preset.ranges.iter().map(|(low, high)| format!("{low:.2} to {high:.2}")).collect();
         lines.push(format!("preset:        {:<17} pixels become {}", preset.preset, ranges.join(" | ")));

@@ -18,7 +18,7 @@ use anyhow::Result;
 use serde::Serialize;
 use waylay::attack::Epsilon;
 use waylay::embedder::Embedder;
-use waylay::embedder::onnx::OnnxEmbedder;
+use waylay::embedder::OnnxEmbedder;
 
 /// Prints `value` as JSON, or what `text` says.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
@@ -39,13 +39,13 @@ fn announce(target: &OnnxEmbedder, epsilon: Option<Epsilon>) {
         target.dim()
     );
     eprintln!("preprocessing: {}", target.preprocess());
-    if let Some(other) = target.candidates().iter().find(|c| c.proposed) {
+    if let Some(other) = target.model().candidates().iter().find(|c| c.proposed) {
         eprintln!(
             "note: the output looks like a classifier's; its features are `{}` {:?} (--output, see `waylay inspect`)",
             other.name, other.shape
         );
     }
-    if let Some(batch) = target.fixed_batch() {
+    if let Some(batch) = target.model().fixed_batch() {
         eprintln!("the model takes batches of {batch} only: larger ones are looped over");
     }
     if let Some(epsilon) = epsilon {

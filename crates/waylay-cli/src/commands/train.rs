@@ -7,7 +7,8 @@ use waylay::attack::uaa_gan;
 use waylay::audit::write_generator;
 use waylay::dataset;
 use waylay::embedder::Embedder;
-use waylay::run::{OutputDir, Seed};
+use waylay::output::OutputDir;
+use waylay::seed::Seed;
 
 use super::{announce, print};
 use crate::attacks::Choice;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Attack, AttackError, Scene};
 use crate::image::ImageBatch;
-use crate::run::Progress;
+use crate::progress::Progress;
 
 /// Images per call of an attack: large enough to fill two cores, small enough for any network.
 const BATCH: usize = 8;

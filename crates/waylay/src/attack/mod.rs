@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::Metric;
 use crate::image::{ImageBatch, ImageError};
-use crate::run::Seed;
+use crate::seed::Seed;
 
 pub use budget::{Epsilon, EpsilonError};
 pub use craft::{Crafted, craft};

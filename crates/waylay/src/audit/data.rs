@@ -7,8 +7,9 @@ use super::rows;
 use crate::attack::Epsilon;
 use crate::attack::uaa_gan::Family;
 use crate::dataset::{Item, Split};
+use crate::hash::{Hash, sha256};
 use crate::image::ImageBatch;
-use crate::run::{Hash, OutputDir, sha256};
+use crate::output::OutputDir;
 
 /// Puts names and pixels of `images` behind what `hash` holds.
 pub fn hash_images(hash: &mut Hash, items: &[Item], images: &ImageBatch) {

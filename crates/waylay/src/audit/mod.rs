@@ -20,13 +20,15 @@ use crate::attack::uaa_gan::{
 };
 use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
-use crate::embedder::onnx::Verification;
 use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::{Embeddings, Metric};
 use crate::image::{ImageBatch, ImageWriteError, Resizing, write_png};
+use crate::output::{OutputDir, WriteError};
+use crate::progress::Progress;
 use crate::quality::{self, QualityError};
 use crate::retrieval::RetrievalError;
-use crate::run::{OutputDir, Progress, Seed, WriteError};
+use crate::seed::Seed;
+use waylay_onnx::Verification;
 
 pub use outcome::AuditReport;
 pub use system::System;

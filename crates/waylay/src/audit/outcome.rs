@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::attack::uaa_gan::StepLog;
 pub use crate::attack::{Access, Knowledge};
-use crate::embedder::onnx::Verification;
 pub use crate::retrieval::Scores;
+use waylay_onnx::Verification;
 
 /// Name and version of the layout of `report.json`.
 pub const SCHEMA: &str = "waylay.audit/2";

@@ -8,9 +8,10 @@ use crate::dataset::{self, Item};
 use crate::embedder::EmbedderError;
 use crate::embedder::{Embedder, STREAM_BATCH, StreamError, embed_stream};
 use crate::embedding::{Embeddings, Metric};
+use crate::hash::Hash;
 use crate::image::ImageBatch;
+use crate::progress::Progress;
 use crate::retrieval::{self, Evaluation, Relevance};
-use crate::run::{Hash, Progress};
 
 /// See the module.
 pub struct System<'a> {

@@ -13,18 +13,18 @@ pub fn sample() -> Result<Split, DatasetError> {
         name: "Fashion-MNIST sample".into(),
         train: items(
             "train",
-            include_bytes!("../../../../assets/sample/train-images.idx.gz"),
-            include_bytes!("../../../../assets/sample/train-labels.idx.gz"),
+            include_bytes!("../../assets/sample/train-images.idx.gz"),
+            include_bytes!("../../assets/sample/train-labels.idx.gz"),
         )?,
         query: items(
             "query",
-            include_bytes!("../../../../assets/sample/query-images.idx.gz"),
-            include_bytes!("../../../../assets/sample/query-labels.idx.gz"),
+            include_bytes!("../../assets/sample/query-images.idx.gz"),
+            include_bytes!("../../assets/sample/query-labels.idx.gz"),
         )?,
         gallery: items(
             "gallery",
-            include_bytes!("../../../../assets/sample/gallery-images.idx.gz"),
-            include_bytes!("../../../../assets/sample/gallery-labels.idx.gz"),
+            include_bytes!("../../assets/sample/gallery-images.idx.gz"),
+            include_bytes!("../../assets/sample/gallery-labels.idx.gz"),
         )?,
     })
 }

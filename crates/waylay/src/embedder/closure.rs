@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Embedder, EmbedderError};
-use crate::run::sha256;
+use crate::hash::sha256;
 
 /// An [`Embedder`] that calls a closure. Made by [`embedder_fn`].
 pub struct EmbedderFn<F> {

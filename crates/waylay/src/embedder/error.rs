@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-use super::onnx::OnnxError;
+use waylay_onnx::OnnxError;
+
 use crate::embedding::EmbeddingError;
 
 /// Why an [`Embedder`](super::Embedder) could not embed.

@@ -1,12 +1,12 @@
 //! Embedders: networks, or anything else, that turn images into embeddings, differentiable with respect to the pixels.
 //!
 //! An embedder owns everything between plain pixels and the embedding: resizing, channel order, scale, mean and standard deviation.
-//! An attack never sees a normalised image. [`OnnxEmbedder`](onnx::OnnxEmbedder) runs ONNX files; [`embedder_fn`] makes one from a
+//! An attack never sees a normalised image. [`OnnxEmbedder`] runs ONNX files; [`embedder_fn`] makes one from a
 //! closure; a Burn module is one with an `impl` of [`Embedder::embedding`] and four short methods.
 
 mod closure;
 mod error;
-pub mod onnx;
+mod onnx;
 pub mod preprocess;
 mod sample;
 mod stream;
@@ -18,8 +18,10 @@ use crate::image::{ImageBatch, Resizing};
 
 pub use closure::{EmbedderFn, embedder_fn};
 pub use error::EmbedderError;
+pub use onnx::{OnnxEmbedder, OpenError, OpenOptions};
 pub use sample::sample_embedder;
 pub use stream::{STREAM_BATCH, StreamError, embed_stream};
+pub use waylay_onnx::Tap;
 
 /// Images embedded at once where no gradients are needed.
 const EMBED_BATCH: usize = 16;
@@ -31,15 +33,6 @@ pub struct Features {
     pub embedding: Tensor<2>,
     /// The feature maps announced by [`Embedder::taps`], in that order, each `[N, C, H, W]`.
     pub taps: Vec<Tensor<4>>,
-}
-
-/// A feature map inside the network that a generator can be conditioned on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tap {
-    /// The tensor's name in the network.
-    pub name: String,
-    /// Channels, height, width.
-    pub size: [usize; 3],
 }
 
 /// A frozen network that embeds images of one size.

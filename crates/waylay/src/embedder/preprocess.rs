@@ -10,6 +10,8 @@ use thiserror::Error;
 
 use crate::image::{Fit, Interpolation, Resizing};
 
+pub use waylay_onnx::Layout;
+
 /// Why it is unknown, or unusable, how a network wants its pixels.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -124,17 +126,6 @@ pub enum Channels {
     Bgr,
     /// One channel.
     Gray,
-}
-
-/// Order of the dimensions that the network takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Batch, channels, height, width.
-    #[default]
-    Nchw,
-    /// Batch, height, width, channels.
-    Nhwc,
 }
 
 /// What is done to pixels in [0, 1]: (pixel · `scale` − `mean`) / `std`, in the network's channel order and layout.
@@ -360,6 +351,29 @@ impl Preprocess {
             Layout::Nchw => normalised,
             Layout::Nhwc => normalised.permute([0, 2, 3, 1]),
         }
+    }
+}
+
+/// What a preset maps pixels to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PresetRange {
+    /// The preset's name.
+    pub preset: String,
+    /// What black and white become, by channel.
+    pub ranges: Vec<(f32, f32)>,
+    /// All that it does, in one line.
+    pub text: String,
+}
+
+impl PresetRange {
+    /// Of every preset that fits a network of `channels` channels.
+    pub fn all(channels: usize) -> Vec<Self> {
+        Preset::ALL
+            .map(Preprocess::from)
+            .into_iter()
+            .filter(|preprocess| preprocess.check(channels).is_ok())
+            .map(|p| Self { preset: p.name.clone(), ranges: p.range(channels), text: p.to_string() })
+            .collect()
     }
 }
 

@@ -1,15 +1,15 @@
-//! The embedded sample's network, made by `waylay fit` as assets/sample/target.json records.
+//! The embedded sample's network, made by `waylay fit` as crates/waylay/assets/sample/target.json records.
 
 use burn::tensor::Device;
 
-use super::onnx::{OnnxEmbedder, OnnxError, OpenOptions};
 use super::preprocess::Preset;
+use super::{OnnxEmbedder, OpenError, OpenOptions};
 
 /// The file's bytes.
-const NETWORK: &[u8] = include_bytes!("../../../../assets/sample/target.onnx");
+const NETWORK: &[u8] = include_bytes!("../../assets/sample/target.onnx");
 
 /// The sample's target on `device`: a small network that embeds gray images of clothes.
-pub fn sample_embedder(device: Device) -> Result<OnnxEmbedder, OnnxError> {
+pub fn sample_embedder(device: Device) -> Result<OnnxEmbedder, OpenError> {
     OnnxEmbedder::from_bytes("sample", NETWORK, OpenOptions { device, ..OpenOptions::new(Preset::None) })
 }
 

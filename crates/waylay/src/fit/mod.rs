@@ -14,7 +14,9 @@ use waylay_conv::Adam;
 
 use crate::image::{AugmentConfig, ImageBatch, ImageError};
 use crate::layer::Statistics;
-use crate::run::{OutOfRange, Progress, Seed};
+use crate::out_of_range::OutOfRange;
+use crate::progress::Progress;
+use crate::seed::Seed;
 
 use network::Network;
 
@@ -219,7 +221,7 @@ mod tests {
     fn labels_must_pair_up_with_images() {
         let images = ImageBatch::new([2, 1, 16, 16], vec![0.5; 512]).unwrap();
         let config = FitConfig { size: 16, ..FitConfig::default() }.check().unwrap();
-        let result = fit(&config, &images, &[1, 1], Seed(0), &Device::flex(), &crate::run::Silent);
+        let result = fit(&config, &images, &[1, 1], Seed(0), &Device::flex(), &crate::progress::Silent);
         assert!(matches!(result, Err(FitError::Labels { .. })));
     }
 }

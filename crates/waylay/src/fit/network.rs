@@ -6,9 +6,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use waylay_conv::{Activation, activate};
+use waylay_onnx::{Layer, write};
 
 use super::FitConfig;
-use crate::embedder::onnx::write::{Layer, write};
 use crate::layer::{BatchNorm, Conv, Statistics};
 
 /// See the module.
@@ -67,10 +67,10 @@ impl Network {
 mod tests {
     use super::*;
     use crate::embedder::Embedder;
-    use crate::embedder::onnx::{OnnxEmbedder, OpenOptions};
     use crate::embedder::preprocess::Preset;
+    use crate::embedder::{OnnxEmbedder, OpenOptions};
     use crate::image::ImageBatch;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     #[test]
     fn the_file_computes_what_the_network_does_on_the_batch_of_its_statistics() {

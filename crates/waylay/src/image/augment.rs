@@ -4,7 +4,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageBatch, ImageError};
-use crate::run::OutOfRange;
+use crate::out_of_range::OutOfRange;
 
 /// Points of the bending grid in each direction.
 const BEND_GRID: usize = 4;
@@ -189,7 +189,7 @@ fn normal(random: &mut impl Rng) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     #[test]
     fn without_changes_images_stay_as_they_are() {

@@ -9,7 +9,7 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageRe
 use thiserror::Error;
 
 use super::{ImageBatch, ImageError, jpeg};
-use crate::run::{WriteError, write_atomic};
+use crate::output::{WriteError, write_atomic};
 
 /// The fewest pixels across and down of an image file.
 pub const MIN_SIDE: usize = 16;

@@ -1,10 +1,11 @@
 //! What an [`AuditReport`](crate::audit::AuditReport) looks like on paper: one exporter per file, from the value to text or bytes.
-//! Nothing here computes a result, writes a file or prints.
+//! Nothing here computes a result, writes a file or prints. The page needs the feature `html`, which is on by default.
 
 mod contact_sheet;
 mod csv;
 #[cfg(test)]
 pub(crate) mod example;
+#[cfg(feature = "html")]
 mod html;
 mod json;
 mod table;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 pub use contact_sheet::contact_sheet;
 pub use csv::to_csv;
+#[cfg(feature = "html")]
 pub use html::to_html;
 pub use json::{from_json, to_json};
 pub use table::to_text;
@@ -39,9 +41,11 @@ pub enum ReportError {
         field: String,
     },
     /// The page does not render.
+    #[cfg(feature = "html")]
     #[error("report page")]
     Page(#[from] minijinja::Error),
     /// A plot cannot be drawn.
+    #[cfg(feature = "html")]
     #[error("plot `{plot}`: {cause}")]
     Plot {
         /// The plot's title.

@@ -1,11 +1,11 @@
 //! A target and images that are small enough for tests: two strided convolutions and a linear layer with fixed weights.
 
 use rand::RngExt;
-use waylay::embedder::onnx::write::{Layer, write};
-use waylay::embedder::onnx::{OnnxEmbedder, OpenOptions};
 use waylay::embedder::preprocess::Preset;
+use waylay::embedder::{OnnxEmbedder, OpenOptions};
 use waylay::image::ImageBatch;
-use waylay::run::Seed;
+use waylay::onnx::{Layer, write};
+use waylay::seed::Seed;
 
 /// Dimensions of the embedding.
 pub const DIM: usize = 16;

@@ -11,7 +11,7 @@ use super::generator::{GeneratorConfig, Guidance};
 use super::mining::Mining;
 use super::optimiser::OptimiserKind;
 use crate::image::AugmentConfig;
-use crate::run::OutOfRange;
+use crate::out_of_range::OutOfRange;
 
 /// A configuration as it is written down. Training takes only a [`CheckedConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -218,6 +218,8 @@ impl UaaGanConfig {
     pub const PAPER: &str = include_str!("paper.toml");
     /// What guided-gan changes of the defaults, as TOML.
     pub const GUIDED: &str = include_str!("guided.toml");
+    /// Settings for the embedded sample, as TOML: smaller and shorter than for real images.
+    pub const SAMPLE: &str = include_str!("sample.toml");
 
     /// Which attack a generator of this configuration is.
     pub fn family(&self) -> Family {

@@ -94,7 +94,7 @@ fn whole(h: Tensor<4>) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     /// The largest change of any logit where one corner of the image changes.
     fn response(kind: DiscriminatorKind, size: [usize; 3]) -> Vec<f32> {

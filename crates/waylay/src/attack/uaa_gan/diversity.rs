@@ -73,7 +73,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     #[test]
     fn sampling_keeps_constants_and_shifts_by_whole_pixels_exactly() {

@@ -13,7 +13,7 @@ use super::generator::Generator;
 use crate::attack::Epsilon;
 use crate::embedder::Embedder;
 use crate::embedding::Metric;
-use crate::run::Seed;
+use crate::seed::Seed;
 
 /// Name of the metadata entry.
 const KEY: &str = "waylay.generator/2";

@@ -58,7 +58,7 @@ pub fn mine(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     fn mined(mining: Mining, metric: Metric, blended: &[Option<usize>]) -> Vec<usize> {
         let clean = Embeddings::new(2, vec![1.0, 0.0, 0.0, 2.0, -3.0, 0.0]).unwrap();

@@ -137,7 +137,7 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::run::Seed;
+    use crate::seed::Seed;
 
     #[test]
     fn orthogonalised_matrices_have_singular_values_near_one() {

@@ -24,7 +24,7 @@ use crate::embedder::EmbedderError;
 use crate::embedder::Features;
 use crate::embedding::{Embeddings, Metric};
 use crate::image::ImageBatch;
-use crate::run::Progress;
+use crate::progress::Progress;
 
 /// Training images that set the normalisation of feature maps and the unit of distances.
 const SURVEYED_IMAGES: usize = 64;

@@ -68,8 +68,8 @@ mod tests {
     use super::super::super::example;
     use super::*;
     use crate::audit::number::fixed_or_dash;
-    use crate::embedder::onnx::{Difference, Verification};
     use crate::report::{from_json, to_json};
+    use waylay_onnx::{Difference, Verification};
 
     fn access(knowledge: &crate::attack::Knowledge) -> String {
         access_name(serde_json::json!(knowledge)["access"].as_str().unwrap())
