@@ -162,7 +162,7 @@ pub struct AuditArgs {
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
     /// Attacks, in order: noise, fgsm, pgd (10 steps), pgd-N (N steps), pgd-N-opposite (starts along the opposite direction),
-    /// any pgd with @E for a budget of E/255, uaa-gan (a generator that sees the image alone), guided-gan (one that also
+    /// any pgd with @E for a budget of E/255, fgsm and pgd with +opposite for another objective than to evade, uaa-gan (a generator that sees the image alone), guided-gan (one that also
     /// sees gradients or feature maps of the target)
     #[arg(long, value_delimiter = ',', default_value = "noise,fgsm,pgd,pgd-40,uaa-gan", value_name = "LIST")]
     pub attacks: Vec<String>,
@@ -195,6 +195,9 @@ pub struct TrainArgs {
     /// Whose generator to train: uaa-gan, which sees the image alone, or guided-gan
     #[arg(long, default_value = "uaa-gan", value_name = "NAME")]
     pub attack: String,
+    /// What it is trained towards: evade (away from the clean embedding, as in the paper) or opposite (towards its negation)
+    #[arg(long, default_value = "evade", value_name = "NAME")]
+    pub objective: String,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
     /// Folder for generator.safetensors, generator.toml and training.jsonl (guided-generator... for guided-gan)

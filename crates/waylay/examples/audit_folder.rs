@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let report = Audit::new(&embedder, &split)
         .epsilon(Epsilon::from_255(8.0)?)
         .attack(Noise)
-        .attack(Fgsm)
+        .attack(Fgsm::default())
         .attack(PgdConfig::default().check()?)
         .run(&out, &Silent)?;
     out.write("index.html", report::to_html(&report)?.as_bytes())?;

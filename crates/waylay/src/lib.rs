@@ -32,7 +32,8 @@ pub use waylay_onnx as onnx;
 /// What most programs need: `use waylay::prelude::*`.
 pub mod prelude {
     pub use crate::attack::{
-        Access, Attack, AttackError, Epsilon, Fgsm, Knowledge, Noise, Pgd, PgdConfig, Scene, craft,
+        Access, Attack, AttackError, Epsilon, Evade, Fgsm, Knowledge, Noise, Objective, Opposite, Pgd,
+        PgdConfig, Scene, craft,
     };
     pub use crate::audit::{Audit, AuditReport, Context, GeneratorSource};
     pub use crate::dataset::{self, Split};

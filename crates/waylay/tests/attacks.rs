@@ -4,14 +4,15 @@
 
 mod small_target;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use proptest::prelude::*;
 use waylay::attack::uaa_gan::{Generator, GeneratorAttack, GeneratorConfig, Guidance, UaaGanConfig, train};
 use waylay::attack::{
-    Access, Attack, AttackError, Crafted, Epsilon, Fgsm, Knowledge, Noise, PgdConfig, Scene, craft,
-    feature_distance,
+    Access, Attack, AttackError, Crafted, Epsilon, Evade, Fgsm, Knowledge, Noise, Objective, Opposite,
+    PgdConfig, Scene, craft, feature_distance,
 };
 use waylay::device::Device;
 use waylay::embedder::OnnxEmbedder;
@@ -36,7 +37,7 @@ struct Entry {
 fn named(name: &str) -> Entry {
     let attack: Box<dyn Attack> = match name {
         "noise" => Box::new(Noise),
-        "fgsm" => Box::new(Fgsm),
+        "fgsm" => Box::new(Fgsm::default()),
         pgd => Box::new(pgd.parse::<PgdConfig>().unwrap().check().unwrap()),
     };
     Entry { attack, random: !name.contains("opposite") }
@@ -58,14 +59,38 @@ fn untrained(target: &OnnxEmbedder, guidance: Guidance) -> Entry {
     let config = config(guidance);
     let mut random = Seed(1).stream("untrained");
     let generator = Generator::new(&config.generator, target, &mut random, &Device::flex()).unwrap();
-    Entry { attack: Box::new(GeneratorAttack { generator, config }), random: false }
+    Entry {
+        attack: Box::new(GeneratorAttack { generator, objective: Evade.name().into(), config }),
+        random: false,
+    }
 }
 
 fn trained(target: &OnnxEmbedder, guidance: Guidance) -> Entry {
     let config = config(guidance);
     let checked = config.clone().check().unwrap();
-    let generator = train(&checked, &images(8, INPUT), &scene(target, 8.0, 1), &Silent).unwrap().generator;
-    Entry { attack: Box::new(GeneratorAttack { generator, config }), random: false }
+    let generator =
+        train(&checked, &Evade, &images(8, INPUT), &scene(target, 8.0, 1), &Silent).unwrap().generator;
+    Entry {
+        attack: Box::new(GeneratorAttack { generator, objective: Evade.name().into(), config }),
+        random: false,
+    }
+}
+
+/// An objective from outside of the library: the embedding of another image.
+#[derive(Debug)]
+struct Friend;
+
+impl Objective for Friend {
+    fn name(&self) -> &'static str {
+        "friend"
+    }
+
+    fn value(&self, _clean: Tensor<2>, adversarial: Tensor<2>, metric: Metric) -> Tensor<1> {
+        let device = adversarial.device();
+        let friend = Tensor::<1, Int>::arange(0..adversarial.dims()[1] as i64, &device).float();
+        let friend = friend.unsqueeze::<2>().repeat_dim(0, adversarial.dims()[0]);
+        -feature_distance(metric, friend, adversarial)
+    }
 }
 
 /// Proposes what `change` makes of a clean pixel.
@@ -106,6 +131,9 @@ fn table(target: &OnnxEmbedder) -> Vec<Entry> {
             .into_iter()
             .map(named)
             .collect();
+    let random = true;
+    table.push(Entry { attack: Box::new(Fgsm::default().towards(Opposite)), random });
+    table.push(Entry { attack: Box::new(PgdConfig::default().check().unwrap().towards(Friend)), random });
     for guidance in KINDS {
         table.push(untrained(target, guidance));
         table.push(trained(target, guidance));
@@ -167,6 +195,36 @@ fn every_attack_stays_within_shape_range_budget_and_grid() {
             let largest = before.iter().zip(&after).map(|(b, a)| (b - a).abs()).max().unwrap();
             assert!(f64::from(largest) <= epsilon, "{what}: changed by {largest}");
             assert!(largest > 0, "{what}: changed nothing");
+        }
+    }
+}
+
+#[test]
+fn pgd_reaches_what_its_objective_wants_and_says_so() {
+    let target = target(INPUT, 1);
+    let clean = images(COUNT, INPUT);
+    let scene = scene(&target, 8.0, 1);
+    let pgd = || PgdConfig::default().check().unwrap();
+    let attacks: [(Arc<dyn Objective>, &str); 3] =
+        [(Arc::new(Evade), "pgd"), (Arc::new(Opposite), "pgd+opposite"), (Arc::new(Friend), "pgd+friend")];
+    let embed = |images: &ImageBatch| target.embedding(images.to_tensor(&Device::flex())).unwrap();
+    let value = |objective: &dyn Objective, images: &ImageBatch| {
+        let value = objective.value(embed(&clean), embed(images), scene.metric).mean();
+        value.into_data().iter::<f64>().next().unwrap()
+    };
+    let crafted = attacks.each_ref().map(|(objective, name)| {
+        let attack = pgd().towards(objective.clone());
+        assert_eq!(
+            (attack.name().as_str(), &attack.config()["objective"]),
+            (*name, &objective.name().into())
+        );
+        run(&attack, &clean, &scene)
+    });
+    for (i, (objective, name)) in attacks.iter().enumerate() {
+        let own = value(&**objective, &crafted[i]);
+        assert!(own > value(&**objective, &clean), "{name}");
+        for (j, images) in crafted.iter().enumerate().filter(|(j, _)| *j != i) {
+            assert!(own > value(&**objective, images), "{name} is reached better by {}", attacks[j].1);
         }
     }
 }

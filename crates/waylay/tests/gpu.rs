@@ -6,7 +6,7 @@
 
 use burn::tensor::Tensor;
 use waylay::attack::uaa_gan::{GeneratorConfig, UaaGanConfig, train};
-use waylay::attack::{Epsilon, Scene, opposite_gradient};
+use waylay::attack::{Epsilon, Evade, Opposite, Scene, gradient};
 use waylay::dataset::{self, Item};
 use waylay::device::{Device, DeviceError, DeviceKind};
 use waylay::embedder::OnnxEmbedder;
@@ -65,7 +65,7 @@ fn embeddings_are_those_of_the_processor() {
 fn input_gradients_are_those_of_the_processor() {
     let gradient = |target: &OnnxEmbedder| -> Vec<f32> {
         let pixels: Tensor<4> = queries(target, 6).to_tensor(&target.device());
-        let (_, gradient) = opposite_gradient(pixels, &scene(target)).unwrap();
+        let (_, gradient) = gradient(&Opposite, None, pixels, &scene(target)).unwrap();
         gradient.into_data().iter::<f32>().collect()
     };
     let wanted = gradient(&sample_embedder(Device::flex()).unwrap());
@@ -85,8 +85,9 @@ fn training_begins_as_it_does_on_the_processor() {
     config.training.steps = 2;
     config.training.batch = 4;
     let config = config.check().unwrap();
-    let trained =
-        |target: &OnnxEmbedder| train(&config, &queries(target, 12), &scene(target), &Silent).unwrap();
+    let trained = |target: &OnnxEmbedder| {
+        train(&config, &Evade, &queries(target, 12), &scene(target), &Silent).unwrap()
+    };
     let wanted = trained(&sample_embedder(Device::flex()).unwrap());
     for device in devices() {
         let target = sample_embedder(device).unwrap();

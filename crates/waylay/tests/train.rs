@@ -10,12 +10,13 @@ use waylay::attack::uaa_gan::{
     CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile, Guidance, Mining,
     OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
-use waylay::attack::{AttackError, Epsilon, Scene};
+use waylay::attack::{AttackError, Epsilon, Evade, Objective, Opposite, Scene};
 use waylay::device::Device;
 use waylay::embedder::Embedder;
 use waylay::embedder::OnnxEmbedder;
 use waylay::embedding::Metric;
 use waylay::image::AugmentConfig;
+use waylay::image::ImageBatch;
 use waylay::progress::Silent;
 use waylay::seed::Seed;
 
@@ -46,7 +47,7 @@ fn checked(config: &UaaGanConfig) -> CheckedConfig {
 }
 
 fn trained(config: &UaaGanConfig, scene: &Scene<'_>) -> Trained {
-    train(&checked(config), &images(24, scene.target.input()), scene, &Silent).unwrap()
+    train(&checked(config), &Evade, &images(24, scene.target.input()), scene, &Silent).unwrap()
 }
 
 /// A few steps with `change` made to the small configuration.
@@ -65,6 +66,7 @@ fn file(config: &UaaGanConfig, scene: &Scene<'_>) -> GeneratorFile {
         epsilon_255: scene.epsilon,
         metric: scene.metric,
         seed: scene.seed.0,
+        objective: Evade.name().into(),
         config: config.clone(),
     }
 }
@@ -112,6 +114,28 @@ fn training_lowers_the_cosine_and_logs_every_step() {
         assert!(1.0 - end > 2.0 * (1.0 - begin), "{kind:?}: cosine {begin} at first, {end} at last");
         assert!(trained.seconds >= trained.log[STEPS - 1].seconds);
     }
+}
+
+#[test]
+fn a_generator_follows_the_objective_that_it_is_trained_towards() {
+    let target = target(INPUT, 1);
+    let scene = scene(&target, 1);
+    let mut config = config();
+    (config.loss.lambda_r, config.loss.lambda_f) = (0.0, 0.0);
+    let images = images(24, INPUT);
+    let embed = |images: &ImageBatch| target.embedding(images.to_tensor(&Device::flex())).unwrap();
+    let value = |generator: &Generator, objective: &dyn Objective| {
+        let perturbed = generator.perturb(images.to_tensor(&Device::flex()), &scene).unwrap();
+        let embedding = target.embedding(perturbed).unwrap();
+        let value = objective.value(embed(&images), embedding, Metric::Cosine).mean();
+        value.into_data().iter::<f64>().next().unwrap()
+    };
+    let trained =
+        |objective: &dyn Objective| train(&checked(&config), objective, &images, &scene, &Silent).unwrap();
+    let (evade, opposite) = (trained(&Evade), trained(&Opposite));
+    assert_eq!((evade.objective.as_str(), opposite.objective.as_str()), ("evade", "opposite"));
+    let of = |trained: &Trained| value(&trained.generator, &Opposite);
+    assert!(of(&opposite) > of(&evade), "{} is no more than {}", of(&opposite), of(&evade));
 }
 
 #[test]
@@ -262,14 +286,14 @@ fn any_budget_trains() {
 fn images_of_another_size_and_rates_that_diverge_are_errors() {
     let target = target(INPUT, 1);
     let scene = scene(&target, 1);
-    let result = train(&checked(&config()), &images(4, [1, 32, 31]), &scene, &Silent);
+    let result = train(&checked(&config()), &Evade, &images(4, [1, 32, 31]), &scene, &Silent);
     assert!(matches!(result, Err(TrainError::Attack(AttackError::Size { .. }))));
     let wild = short(|c| {
         c.training.steps = 40;
         c.loss.lambda_gan = 1e6;
         c.discriminator.learning_rate = 1.0;
     });
-    match train(&checked(&wild), &images(8, INPUT), &scene, &Silent) {
+    match train(&checked(&wild), &Evade, &images(8, INPUT), &scene, &Silent) {
         Ok(trained) => assert_complete(&trained.log, 40, "high rates"),
         Err(error) => assert!(error.to_string().starts_with("loss is "), "{error}"),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::Serialize;
 use waylay::attack::uaa_gan::{self, CheckedConfig, GeneratorAttack};
-use waylay::attack::{Scene, craft};
+use waylay::attack::{Evade, Scene, craft};
 use waylay::audit::System;
 use waylay::dataset;
 use waylay::embedder::Embedder;
@@ -187,9 +187,13 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
             eprintln!("variant {name}, seed {seed}");
             let scene = Scene { target: &target, metric, epsilon, seed: Seed(seed), device: device.clone() };
             let bar = Bar::default();
-            let trained = uaa_gan::train(&config, &images, &scene, &bar)?;
+            let trained = uaa_gan::train(&config, &Evade, &images, &scene, &bar)?;
             let (parameters, seconds) = (trained.generator.parameters(), trained.seconds);
-            let attack = GeneratorAttack { generator: trained.generator, config: (*config).clone() };
+            let attack = GeneratorAttack {
+                generator: trained.generator,
+                objective: trained.objective,
+                config: (*config).clone(),
+            };
             let crafted = craft(&attack, &queries, &scene, &bar)?;
             let scores = system.search(&crafted.images)?.0.scores;
             let quality = quality::measure(&queries, &crafted.images)?;

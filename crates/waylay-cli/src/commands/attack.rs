@@ -62,7 +62,8 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
             let own = (facts.epsilon_255, facts.metric);
             // --metric has a default: only a budget can contradict.
             facts.fits(asked.unwrap_or(own.0), own.1).map_err(|e| Usage(e.to_string()))?;
-            (Box::new(GeneratorAttack { generator, config: facts.config }), own.0, own.1)
+            let attack = GeneratorAttack { generator, objective: facts.objective, config: facts.config };
+            (Box::new(attack), own.0, own.1)
         }
     };
     let items = dataset::read_unlabelled(&args.images)?;

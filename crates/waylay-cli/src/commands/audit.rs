@@ -1,8 +1,10 @@
 //! `waylay audit`.
 
+use std::sync::Arc;
+
 use anyhow::Result;
-use waylay::attack::Epsilon;
 use waylay::attack::uaa_gan::{Family, Generator, GeneratorFile, GeneratorFileError};
+use waylay::attack::{Epsilon, Evade};
 use waylay::audit::{Audit, Context, GeneratorSource};
 use waylay::embedder::Embedder;
 use waylay::embedder::OnnxEmbedder;
@@ -126,7 +128,7 @@ fn generators(
     for attack in &untrained {
         let (also, sample) = (untrained.len() > 1, args.target.target.is_none());
         let config = plan::generator(&args.uaa_gan, *attack, also, sample, args.quick)?;
-        sources.push(GeneratorSource::Train(Box::new(config)));
+        sources.push(GeneratorSource::Train { config: Box::new(config), objective: Arc::new(Evade) });
     }
     Ok(sources)
 }

@@ -11,7 +11,7 @@ use waylay::output::OutputDir;
 use waylay::seed::Seed;
 
 use super::{announce, print};
-use crate::attacks::Choice;
+use crate::attacks::{self, Choice};
 use crate::bar::Bar;
 use crate::cli::TrainArgs;
 use crate::exit::Usage;
@@ -26,6 +26,7 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
             return Err(Usage(text).into());
         }
     };
+    let objective = attacks::objective(&args.objective)?;
     let config = plan::generator(&args.uaa_gan, attack, false, args.target.target.is_none(), false)?;
     let target = plan::target(&args.target)?.without_kept_filters();
     let items = match (&args.train, &args.target.target) {
@@ -46,7 +47,7 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let images = dataset::load(&items, target.input(), target.resizing())?;
     let scene =
         Scene { target: &target, metric, epsilon, seed: Seed(args.scene.seed), device: target.device() };
-    let trained = uaa_gan::train(&config, &images, &scene, &Bar::default())?;
+    let trained = uaa_gan::train(&config, &objective, &images, &scene, &Bar::default())?;
     write_generator(&trained, &config, &scene, &out)?;
     let last = trained.log.last().cloned().unwrap_or_default();
     let summary = json!({

@@ -1,13 +1,14 @@
-//! Attacks: each proposes a changed query; [`craft`] alone enforces the budget, [0, 1] and the 8-bit grid.
+//! Attacks: each proposes a changed query; [`craft()`] alone enforces the budget, [0, 1] and the 8-bit grid.
+//!
+//! An attack is an optimiser ([`Pgd`], [`Fgsm`], the training in [`uaa_gan`]) with an [`Objective`] under an access ([`Knowledge`]).
 
 mod budget;
 mod craft;
 mod distance;
-mod fgsm;
 mod gradient;
 mod knowledge;
 mod noise;
-mod pgd;
+mod objective;
 pub mod uaa_gan;
 
 use burn::tensor::{Device, Tensor};
@@ -21,11 +22,10 @@ use crate::seed::Seed;
 pub use budget::{Epsilon, EpsilonError};
 pub use craft::{Crafted, craft};
 pub use distance::{cosine_rows, feature_distance};
-pub use fgsm::Fgsm;
-pub use gradient::{FeaturesAndGradient, distance_gradient, distance_step, opposite_gradient, opposite_step};
+pub use gradient::{Fgsm, Pgd, PgdConfig, PgdConfigError, Start, gradient, gradient_and_features};
 pub use knowledge::{Access, Knowledge};
 pub use noise::Noise;
-pub use pgd::{Pgd, PgdConfig, PgdConfigError, Start};
+pub use objective::{Evade, Objective, Opposite};
 
 /// What an attack may know: the system under attack and the budget. There are no labels in it.
 pub struct Scene<'a> {

@@ -9,16 +9,18 @@ mod system;
 mod verdict;
 mod worst_case;
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use thiserror::Error;
+use waylay_onnx::Verification;
 
 use crate::attack::uaa_gan::{
     self, CheckedConfig, Family, GeneratorAttack, GeneratorFile, GeneratorFileError, TrainError, Trained,
 };
-use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Scene, craft};
+use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Objective, Scene, craft};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::{Embeddings, Metric};
@@ -28,7 +30,6 @@ use crate::progress::Progress;
 use crate::quality::{self, QualityError};
 use crate::retrieval::RetrievalError;
 use crate::seed::Seed;
-use waylay_onnx::Verification;
 
 pub use outcome::AuditReport;
 pub use system::System;
@@ -90,7 +91,12 @@ enum Entry<'a> {
 /// Where a generator comes from. Its configuration decides which attack it is.
 pub enum GeneratorSource {
     /// It is trained in this run.
-    Train(Box<CheckedConfig>),
+    Train {
+        /// How.
+        config: Box<CheckedConfig>,
+        /// Towards what; [`Evade`](crate::attack::Evade) for the paper's attack.
+        objective: Arc<dyn Objective>,
+    },
     /// It was trained before.
     Given {
         /// What it was trained for.
@@ -106,7 +112,7 @@ impl GeneratorSource {
     /// Which attack the generator is.
     pub fn family(&self) -> Family {
         match self {
-            Self::Train(config) => config.family(),
+            Self::Train { config, .. } => config.family(),
             Self::Given { facts, .. } => facts.config.family(),
         }
     }
@@ -397,9 +403,10 @@ fn prepare(
         GeneratorSource::Given { facts, generator, train_seconds } => {
             let same = facts.target == plan.target.fingerprint();
             let against = if same { TrainedAgainst::Target } else { TrainedAgainst::AnotherNetwork };
-            (GeneratorAttack { generator: *generator, config: facts.config }, against, train_seconds)
+            let GeneratorFile { objective, config, .. } = *facts;
+            (GeneratorAttack { generator: *generator, objective, config }, against, train_seconds)
         }
-        GeneratorSource::Train(config) => {
+        GeneratorSource::Train { config, objective } => {
             let images = match images {
                 Some(images) => images,
                 None => images.insert(dataset::load(
@@ -408,17 +415,21 @@ fn prepare(
                     plan.target.resizing(),
                 )?),
             };
-            let trained = uaa_gan::train(&config, images, scene, progress)?;
+            let trained = uaa_gan::train(&config, &*objective, images, scene, progress)?;
             write_generator(&trained, &config, scene, out)?;
+            let attack = GeneratorAttack {
+                generator: trained.generator,
+                objective: trained.objective,
+                config: (**config).clone(),
+            };
             training.push(Training {
-                attack: config.family().to_string(),
+                attack: attack.name(),
                 steps: config.training.steps,
                 batch: config.training.batch,
-                generator_parameters: trained.generator.num_params(),
+                generator_parameters: attack.generator.num_params(),
                 warnings: trained.warnings,
                 log: trained.log,
             });
-            let attack = GeneratorAttack { generator: trained.generator, config: (**config).clone() };
             (attack, TrainedAgainst::Target, Some(trained.seconds))
         }
     };
@@ -446,6 +457,7 @@ pub fn write_generator(
         epsilon_255: scene.epsilon,
         metric: scene.metric,
         seed: scene.seed.0,
+        objective: trained.objective.clone(),
         config: (**config).clone(),
     };
     let [weights, settings, log] = config.family().files();

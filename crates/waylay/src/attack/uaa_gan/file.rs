@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::config::{ConfigError, UaaGanConfig};
 use super::generator::Generator;
-use crate::attack::Epsilon;
+use crate::attack::{Epsilon, Evade, Objective};
 use crate::embedder::Embedder;
 use crate::embedding::Metric;
 use crate::seed::Seed;
@@ -36,8 +36,15 @@ pub struct GeneratorFile {
     pub metric: Metric,
     /// The seed it was trained from.
     pub seed: u64,
+    /// What it was trained towards; files that do not state it were trained to evade.
+    #[serde(default = "evade")]
+    pub objective: String,
     /// How it was built and trained.
     pub config: UaaGanConfig,
+}
+
+fn evade() -> String {
+    Evade.name().to_owned()
 }
 
 /// Why a generator could not be written or read.

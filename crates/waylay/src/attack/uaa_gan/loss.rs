@@ -38,7 +38,8 @@ pub fn feature_similarity(clean: &[Tensor<4>], perturbed: &[Tensor<4>]) -> Optio
     Some(sum / clean.len().max(1) as f64)
 }
 
-/// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) of every image. All are `[N]`.
+/// L_metric = max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) of every image, d the value of the objective, for the paper's a distance. All are
+/// `[N]`.
 pub fn triplet(to_other: Tensor<1>, to_perturbed: Tensor<1>, margin: f64) -> Tensor<1> {
     relu(to_other.add_scalar(margin) - to_perturbed)
 }

@@ -18,6 +18,7 @@ mod train;
 
 use burn::tensor::Tensor;
 
+use super::objective::{labelled, named};
 use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
@@ -39,13 +40,15 @@ pub use train::{StepLog, TrainError, Trained, train};
 pub struct GeneratorAttack {
     /// The generator, without automatic differentiation.
     pub generator: Generator,
+    /// Name of the objective that it was trained towards.
+    pub objective: String,
     /// How it was trained.
     pub config: UaaGanConfig,
 }
 
 impl Attack for GeneratorAttack {
     fn name(&self) -> String {
-        self.config.family().to_string()
+        named(self.config.family().to_string(), &self.objective)
     }
 
     fn label(&self) -> String {
@@ -53,7 +56,7 @@ impl Attack for GeneratorAttack {
             Family::GuidedGan => "Guided GAN",
             Family::UaaGan => "UAA-GAN",
         };
-        format!("{name}, {}", self.knowledge())
+        format!("{}, {}", labelled(name, &self.objective), self.knowledge())
     }
 
     fn knowledge(&self) -> Knowledge {

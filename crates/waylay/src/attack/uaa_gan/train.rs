@@ -19,7 +19,7 @@ use super::loss::{
 };
 use super::mining::mine;
 use super::optimiser::optimiser;
-use crate::attack::{AttackError, Scene, cosine_rows, feature_distance};
+use crate::attack::{AttackError, Objective, Scene, cosine_rows};
 use crate::embedder::EmbedderError;
 use crate::embedder::Features;
 use crate::embedding::{Embeddings, Metric};
@@ -82,6 +82,8 @@ pub struct StepLog {
 pub struct Trained {
     /// The generator, without automatic differentiation.
     pub generator: Generator,
+    /// Name of the objective that it was trained towards.
+    pub objective: String,
     /// One entry per step.
     pub log: Vec<StepLog>,
     /// What is wrong with how training went, and what to change, one sentence each.
@@ -120,9 +122,13 @@ pub enum TrainError {
     Attack(#[from] AttackError),
 }
 
-/// Trains a generator on the unlabelled `images` against `scene.target` at `scene.epsilon`.
+/// Trains a generator on the unlabelled `images` against `scene.target` at `scene.epsilon`, towards `objective`: [`Evade`] for the
+/// paper's attack, whose triplet loss any other takes over, its value in the place of the distance.
+///
+/// [`Evade`]: crate::attack::Evade
 pub fn train(
     config: &CheckedConfig,
+    objective: &dyn Objective,
     images: &ImageBatch,
     scene: &Scene<'_>,
     progress: &dyn Progress,
@@ -137,7 +143,7 @@ pub fn train(
     let mut mining = scene.seed.stream("uaa-gan/mining");
     let mut diversity = scene.seed.stream("uaa-gan/diversity");
 
-    let (statistics, distance_unit) = survey(config, images, scene)?;
+    let (statistics, unit) = survey(config, objective, images, scene)?;
     // Of any image within the budget: ε·√(C·H·W).
     let largest_change =
         f64::from(scene.epsilon.in_pixels()) * (images.size().iter().product::<usize>() as f64).sqrt();
@@ -212,10 +218,8 @@ pub fn train(
         let f_perturbed = found.embedding.clone();
         let other = others(config, scene.metric, &f_x, &batch.partners, &mut mining);
         let f_other = f_x.clone().select(0, other);
-        let distance = |a: &Tensor<2>, b: &Tensor<2>| {
-            feature_distance(scene.metric, a.clone(), b.clone()) / distance_unit
-        };
-        let triplets = triplet(distance(&f_x, &f_other), distance(&f_x, &f_perturbed), config.loss.margin);
+        let value = |other: Tensor<2>| objective.value(f_x.clone(), other, scene.metric) / unit;
+        let triplets = triplet(value(f_other), value(f_perturbed), config.loss.margin);
         let metric = over_batch(triplets, config.loss.sharpness);
         let changes = change(x, leaf.clone()) / largest_change;
         let recon = reconstruction(changes.clone(), config.loss.hinge);
@@ -274,7 +278,8 @@ pub fn train(
         }
     }
     progress.end();
-    Ok(Trained { generator: g.valid(), log, warnings, seconds: start.elapsed().as_secs_f64() })
+    let objective = objective.name().to_owned();
+    Ok(Trained { generator: g.valid(), objective, log, warnings, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// A sentence where a tenth of the steps, at least [`JUDGED_STEPS`], have not lowered the cosine by [`LEAST_EFFECT`].
@@ -316,11 +321,12 @@ fn spread_over_steps(
     Ok(input)
 }
 
-/// What a survey of some training images tells: statistics of the feature maps, and the unit of distances: the mean
-/// distance between two images (ours), so that λ_m and m mean the same for every target and metric.
+/// What a survey of some training images tells: statistics of the feature maps, and the unit of the objective: its mean absolute value
+/// between two images, for the paper's the mean distance (ours), so that λ_m and m mean the same for every target and metric.
 #[allow(clippy::type_complexity)]
 fn survey(
     config: &CheckedConfig,
+    objective: &dyn Objective,
     images: &ImageBatch,
     scene: &Scene<'_>,
 ) -> Result<(Vec<(Vec<f32>, Vec<f32>)>, f64), TrainError> {
@@ -338,7 +344,7 @@ fn survey(
             vec![all.clone().narrow(0, shift, count - shift), all.clone().narrow(0, 0, shift)],
             0,
         );
-        scalar(&feature_distance(scene.metric, all.clone(), others).mean())
+        scalar(&objective.value(all.clone(), others, scene.metric).abs().mean())
     });
     let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
     let unit = if mean > TINY { mean } else { 1.0 };

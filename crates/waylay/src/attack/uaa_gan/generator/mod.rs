@@ -10,7 +10,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use waylay_conv::{Activation, activate};
 
-use crate::attack::{Access, Epsilon, Knowledge, Scene, distance_step, opposite_step};
+use crate::attack::{Access, Epsilon, Evade, Knowledge, Opposite, Scene, gradient_and_features};
 use crate::embedder::EmbedderError;
 use crate::embedder::{Embedder, Features};
 
@@ -210,7 +210,7 @@ impl Generator {
     /// The input of the first refinement step for clean pixels `[N, C, H, W]`.
     pub fn first_input(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<StepInput, EmbedderError> {
         if self.gradient {
-            let (features, gradient) = opposite_step(x.clone(), scene)?;
+            let (features, gradient) = gradient_and_features(&Opposite, None, x.clone(), scene)?;
             let (clean, change) = (features.embedding.clone(), x.zeros_like());
             let gradient =
                 normalise_gradient(gradient.clone()) * gradient_mask(gradient, &clean, scene.epsilon);
@@ -227,7 +227,7 @@ impl Generator {
         let Some(Attempt { clean, .. }) = &input.attempt else { return Ok(input) };
         let change = lift(self.change(&input, scene.epsilon), &input.x.device());
         let so_far = apply(input.x.clone(), change.clone(), scene.epsilon);
-        let (features, gradient) = distance_step(clean, so_far, scene)?;
+        let (features, gradient) = gradient_and_features(&Evade, Some(clean), so_far, scene)?;
         let attempt = Attempt { clean: clean.clone(), change, gradient: normalise_gradient(gradient) };
         Ok(StepInput { features: Some(features), attempt: Some(attempt), x: input.x })
     }

@@ -1,15 +1,19 @@
-//! Projected gradient descent on the feature distance: the strong, slow reference.
-//! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges d(f_x, f_x̃) instead of a classification loss.
+//! Projected gradient descent: the strong, slow reference.
+//! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges an objective of the embedding, by default d(f_x, f_x̃), instead of
+//! a classification loss.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Attack, AttackError, Epsilon, Knowledge, Scene, distance_gradient, opposite_gradient};
+use super::gradient;
+use crate::attack::objective::{labelled, named};
+use crate::attack::{Attack, AttackError, Epsilon, Evade, Knowledge, Objective, Opposite, Scene};
 use crate::image::ImageBatch;
 
 /// How [`Pgd`] moves. Used only through [`PgdConfig::check`].
@@ -34,8 +38,8 @@ pub enum Start {
     /// At a uniformly random point of the budget: at the clean image itself the gradient of the feature distance is zero.
     #[default]
     Random,
-    /// At the clean image, the first step along the gradient of −f_x·f_x̃, which is not zero there (Zheng et al.,
-    /// arXiv:1809.02681): no step is spent on leaving a random point, and one forward pass less is needed.
+    /// At the clean image, the first step towards [`Opposite`], whose gradient is not zero there: no step is spent on leaving a random
+    /// point, and one forward pass less is needed.
     Opposite,
 }
 
@@ -110,20 +114,29 @@ impl PgdConfig {
         }
         match self.step_size {
             Some(step) if !(step > 0.0 && step <= 255.0) => Err(PgdConfigError::StepSize(step)),
-            _ => Ok(Pgd { config: self }),
+            _ => Ok(Pgd { config: self, objective: Arc::new(Evade) }),
         }
     }
 }
 
-/// Steps along the sign of the gradient of the feature distance, kept within the budget.
+/// Steps along the sign of the gradient of an objective, kept within the budget. Made by [`PgdConfig::check`].
 #[derive(Clone, Debug)]
 pub struct Pgd {
     config: PgdConfig,
+    objective: Arc<dyn Objective>,
+}
+
+impl Pgd {
+    /// The same attack with another objective than [`Evade`].
+    #[must_use]
+    pub fn towards(self, objective: impl Objective + 'static) -> Self {
+        Self { objective: Arc::new(objective), ..self }
+    }
 }
 
 impl Attack for Pgd {
     fn name(&self) -> String {
-        self.config.to_string()
+        named(self.config.to_string(), self.objective.name())
     }
 
     fn label(&self) -> String {
@@ -132,7 +145,8 @@ impl Attack for Pgd {
             Start::Random => "",
             Start::Opposite => " from opposite",
         };
-        format!("PGD{start}{budget}, {}", self.knowledge())
+        let name = labelled(&format!("PGD{start}{budget}"), self.objective.name());
+        format!("{name}, {}", self.knowledge())
     }
 
     fn knowledge(&self) -> Knowledge {
@@ -148,7 +162,9 @@ impl Attack for Pgd {
     }
 
     fn config(&self) -> serde_json::Value {
-        serde_json::json!(self.config)
+        let mut config = serde_json::json!(self.config);
+        config["objective"] = self.objective.name().into();
+        config
     }
 
     fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
@@ -161,12 +177,12 @@ impl Attack for Pgd {
             Start::Random => {
                 let f_x = scene.target.embedding(x.clone())?;
                 let delta = uniform_start(clean, first, scene, "pgd");
-                ascend(x, f_x, delta, self.config.steps, step, scene)
+                ascend(&*self.objective, x, f_x, delta, self.config.steps, step, scene)
             }
             Start::Opposite => {
-                let (f_x, gradient) = opposite_gradient(x.clone(), scene)?;
+                let (f_x, gradient) = gradient(&Opposite, None, x.clone(), scene)?;
                 let delta = bounded(gradient.sign() * step, scene);
-                ascend(x, f_x, delta, self.config.steps - 1, step, scene)
+                ascend(&*self.objective, x, f_x, delta, self.config.steps - 1, step, scene)
             }
         }
     }
@@ -185,8 +201,9 @@ pub(super) fn uniform_start(clean: &ImageBatch, first: usize, scene: &Scene<'_>,
     Tensor::from_data(TensorData::new(delta, clean.shape()), &scene.device)
 }
 
-/// δ ← clip(δ + step · sign ∇ d(f_x, f(x + δ)), ±ε), `steps` times; returns x + δ.
+/// δ ← clip(δ + step · sign ∇ objective(f_x, f(x + δ)), ±ε), `steps` times; returns x + δ.
 pub(super) fn ascend(
+    objective: &dyn Objective,
     x: Tensor<4>,
     f_x: Tensor<2>,
     mut delta: Tensor<4>,
@@ -196,7 +213,7 @@ pub(super) fn ascend(
 ) -> Result<Tensor<4>, AttackError> {
     for _ in 0..steps {
         let perturbed = (x.clone() + delta.clone()).clamp(0.0, 1.0);
-        let gradient = distance_gradient(&f_x, perturbed, scene)?;
+        let (_, gradient) = gradient(objective, Some(&f_x), perturbed, scene)?;
         delta = bounded(delta + gradient.sign() * step, scene);
     }
     Ok(x + delta)
