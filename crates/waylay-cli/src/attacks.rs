@@ -6,7 +6,7 @@ use std::sync::Arc;
 use waylay::attack::uaa_gan::Family;
 use waylay::attack::{Attack, Evade, Fgsm, Noise, Objective, Opposite, PgdConfig};
 
-use crate::exit::Usage;
+use crate::error::Usage;
 
 /// The attack that a name without its objective is, and the objective that was named behind it.
 type Read = fn(&str, Option<Arc<dyn Objective>>) -> Option<Box<dyn Attack>>;

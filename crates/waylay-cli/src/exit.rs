@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use waylay::attack::EpsilonError;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
 use waylay::dataset::DatasetError;
+use waylay::device::DeviceError;
 use waylay::embedder::preprocess::PreprocessError;
 use waylay::embedder::{EmbedderError, OpenError};
 use waylay::fit::FitError;
@@ -14,7 +15,7 @@ use waylay::output::{OutputError, WriteError};
 use waylay::quality::QualityError;
 use waylay::retrieval::RetrievalError;
 
-use crate::commands::fetch::FetchError;
+use crate::error::{FetchError, Mismatch, Unfit, Unwritable, Usage};
 
 /// Everything went well.
 pub const SUCCESS: ExitCode = ExitCode::SUCCESS;
@@ -45,27 +46,7 @@ pub const HELP: &str = "Exit codes:
   6  `inspect --verify`, or `audit` on a model with a reference beside it, found a difference above the tolerance
   7  something could not be fetched";
 
-/// A wish that cannot be fulfilled as written.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
-
-/// A file that cannot be written where it is asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` cannot be written: {1}")]
-pub struct Unwritable(pub String, pub String);
-
-/// A model that cannot be audited.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unfit(pub String);
-
-/// A verification that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Mismatch(pub String);
-
-/// The error and its causes in one sentence, each said once.
+/// The error and its causes in one sentence, each said once, with the flag that helps where there is one.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -74,7 +55,25 @@ pub fn sentence(error: &anyhow::Error) -> String {
             parts.push(text);
         }
     }
-    parts.join(": ")
+    let hint = error.chain().find_map(hint).map_or(String::new(), |hint| format!(" ({hint})"));
+    parts.join(": ") + &hint
+}
+
+/// The flag that helps: the library, which knows no flags, says what is needed.
+fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(OutputError::HoldsReport { .. }) = cause.downcast_ref() {
+        Some("--force overwrites it")
+    } else if let Some(OpenError::NormalisesTwice { .. }) = cause.downcast_ref() {
+        Some("--preprocess none or raw-255; --normalise-twice allows both")
+    } else if let Some(DatasetError::MixedSizes { .. }) = cause.downcast_ref() {
+        Some("--resize resizes all to the network's input")
+    } else if let Some(GeneratorFileError::OtherTarget { .. }) = cause.downcast_ref() {
+        Some("--transfer uses it on another target")
+    } else if let Some(DeviceError::NotBuilt(_)) = cause.downcast_ref() {
+        Some("cargo build --features NAME")
+    } else {
+        None
+    }
 }
 
 /// What may be several lines as one. Drawings of where in a TOML file something is wrong (`3 | steps = x`) are left out.

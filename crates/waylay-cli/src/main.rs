@@ -8,6 +8,7 @@ mod attacks;
 mod bar;
 mod cli;
 mod commands;
+mod error;
 mod exit;
 mod plan;
 

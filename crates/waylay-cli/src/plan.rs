@@ -16,7 +16,7 @@ use waylay::onnx::{GRADIENT_FACTOR, Head, Pool, TOLERANCE, Verification, verify}
 
 use crate::attacks::Choice;
 use crate::cli::{DataArgs, NetworkArgs, SceneArgs, TargetArgs, UaaGanArgs};
-use crate::exit::{Mismatch, Unfit, Unwritable, Usage};
+use crate::error::{Mismatch, Unfit, Unwritable, Usage};
 
 /// The configuration that ships inside the program, by the name that `--config` takes.
 pub const PAPER: &str = "paper";

@@ -403,7 +403,7 @@ fn a_generator_is_used_on_its_own_target_only_unless_transferred() {
     let missing = line("model.onnx", "--out out").replace("g/generator", "g/missing");
     bench.fails(&missing, MODEL, &["generator `g/missing.safetensors`", "No such file"]);
     let audit = format!("audit {ON_OWN} --generator g/generator.safetensors --attacks uaa-gan --out out");
-    bench.fails(&audit, USAGE, &["trained for --epsilon 4, not 8"]);
+    bench.fails(&audit, USAGE, &["trained for epsilon 4, not 8"]);
     bench.run(&format!("{audit} --epsilon 4")).success();
     let report = bench.json("out/report.json");
     assert_eq!(report["training"], serde_json::json!([]));

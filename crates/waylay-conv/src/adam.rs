@@ -5,11 +5,10 @@
 use burn::backend::Dispatch;
 use burn::optim::{AdamConfig, AdamState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
-use rayon::prelude::*;
 
+use crate::adam_step::AdamStep;
 use crate::backend::ConvBackend;
 use crate::has_kernels;
-use crate::simd::vectorised;
 
 /// The optimiser.
 #[derive(Clone)]
@@ -19,18 +18,6 @@ pub struct Adam {
     epsilon: f32,
     /// For the first step, and for devices without kernels of ours.
     stock: burn::optim::Adam,
-}
-
-/// One step's numbers.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamStep {
-    beta_1: f32,
-    beta_2: f32,
-    /// What the first moment over the root of the second is multiplied by, but for the learning rate.
-    factor: f32,
-    /// What is added to the root of the second moment.
-    epsilon: f32,
-    rate: f32,
 }
 
 impl Adam {
@@ -83,40 +70,12 @@ impl Optimizer for Adam {
     }
 }
 
-/// Values that one task takes at a time.
-const BLOCK: usize = 1 << 14;
-
-/// Moves a parameter and its two moments on by one step.
-pub(crate) fn advance(parameter: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2], step: AdamStep) {
-    let [first, second] = moments;
-    let count = parameter.len();
-    assert!(
-        [gradient.len(), first.len(), second.len()] == [count; 3],
-        "adam: everything has the parameter's shape"
-    );
-    parameter
-        .par_chunks_mut(BLOCK)
-        .zip(gradient.par_chunks(BLOCK))
-        .zip(first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK)))
-        .for_each(|((parameter, gradient), (first, second))| block(parameter, gradient, first, second, step));
-}
-
-vectorised! {
-    fn block(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], step: AdamStep) {
-        let moments = first.iter_mut().zip(second);
-        for ((parameter, &gradient), (first, second)) in parameter.iter_mut().zip(gradient).zip(moments) {
-            *first = *first * step.beta_1 + gradient * (1.0 - step.beta_1);
-            *second = *second * step.beta_2 + gradient * gradient * (1.0 - step.beta_2);
-            *parameter -= *first * step.factor / (second.sqrt() + step.epsilon) * step.rate;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
+    use crate::adam_step::BLOCK;
 
     #[test]
     fn steps_are_those_of_burns_optimiser_to_the_bit() {

@@ -11,7 +11,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Flex, TensorMetadata};
 
 use crate::activation::Activation;
-use crate::adam::AdamStep;
+use crate::adam_step::AdamStep;
 use crate::backend::{self, ConvBackend, Normalised, dims};
 use crate::options::{ConvOptions, Geometry};
 use crate::pool::Pooling;

@@ -6,7 +6,7 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
 use crate::activation::{self, Activation};
-use crate::adam::{self, AdamStep};
+use crate::adam_step::{self, AdamStep};
 use crate::epilogue::Epilogue;
 use crate::filters::Filters;
 use crate::norm::{self, Planes};
@@ -258,7 +258,7 @@ impl ConvBackend for Flex {
         let gradient = Values::of(gradient);
         let [mut parameter, mut first, mut second] = [parameter, first, second].map(own);
         let moments = [values_mut(&mut first), values_mut(&mut second)];
-        adam::advance(values_mut(&mut parameter), gradient.slice(), moments, step);
+        adam_step::advance(values_mut(&mut parameter), gradient.slice(), moments, step);
         (parameter, first, second)
     }
 }

@@ -9,6 +9,7 @@
 
 mod activation;
 mod adam;
+mod adam_step;
 mod aligned;
 mod autodiff;
 mod backend;
@@ -46,7 +47,8 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
 pub use crate::activation::Activation;
-pub use crate::adam::{Adam, AdamStep};
+pub use crate::adam::Adam;
+pub use crate::adam_step::AdamStep;
 use crate::backend::ConvBackend;
 pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;

@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::constant::Values;
 use crate::graph::Graph;
 use crate::load::load;
-use crate::model::{Layout, ModelOptions, Tap, decode, file_name};
+use crate::model::decode;
 use crate::ops;
-use crate::source::Source;
+use crate::options::{Layout, ModelOptions, Tap};
+use crate::source::{Source, file_name};
 use crate::{Candidate, OnnxError, normalised};
 
 /// An input or output of the file.

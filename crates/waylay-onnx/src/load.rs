@@ -9,8 +9,8 @@ use crate::OnnxError;
 use crate::candidates::Candidate;
 use crate::graph::{Graph, Id};
 use crate::head::Fitted;
-use crate::model::{Layout, ModelOptions, Tap};
 use crate::network::Network;
+use crate::options::{Layout, ModelOptions, Tap};
 use crate::trace::Trace;
 
 /// Largest fixed batch that is looped over.

@@ -4,68 +4,17 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use prost::Message;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::OnnxError;
 use crate::build;
 use crate::candidates::Candidate;
 use crate::graph::Graph;
-use crate::head::Head;
 use crate::load::{Loaded, load};
 use crate::normalised;
+use crate::options::{ModelOptions, Tap};
 use crate::proto::ModelProto;
-use crate::source::Source;
-
-/// Order of the dimensions of the input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Batch, channels, height, width.
-    #[default]
-    Nchw,
-    /// Batch, height, width, channels.
-    Nhwc,
-}
-
-/// A feature map inside the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Tap {
-    /// The tensor's name in the file.
-    pub name: String,
-    /// Channels, height, width.
-    pub size: [usize; 3],
-}
-
-/// What an ONNX file does not say, or leaves open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelOptions {
-    /// Height and width, for a file that leaves them open; an error where it states others. Default: the file's own.
-    pub size: Option<[usize; 2]>,
-    /// Channels, 1 or 3, for a file that leaves them open. Default: 3.
-    pub channels: Option<usize>,
-    /// Order of the dimensions of the input. Default: NCHW.
-    pub layout: Layout,
-    /// The tensor that is the embedding, by name. Default: the file's first output.
-    pub output: Option<String>,
-    /// What comes behind that tensor. Default: nothing.
-    pub head: Head,
-    /// Where it runs. Default: the processor.
-    pub device: Device,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        Self {
-            size: None,
-            channels: None,
-            layout: Layout::default(),
-            output: None,
-            head: Head::default(),
-            device: Device::flex(),
-        }
-    }
-}
+use crate::source::{Source, file_name};
 
 /// A network from an ONNX file, with one image as its input. Every dimension of its output but the first makes the embedding.
 ///
@@ -200,11 +149,6 @@ impl Model {
             format!("shape [N, {a}, {b}, {c}]; need [N, {}, {}, {}]", expected[0], expected[1], expected[2]);
         Err(OnnxError::Input { name: self.name.clone(), reason })
     }
-}
-
-/// The last part of `path`.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The checked graph in `source`.

@@ -6,7 +6,6 @@ use prost::bytes::Bytes;
 use waylay_conv::MappedFile;
 
 use crate::OnnxError;
-use crate::model::file_name;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 2 << 30;
@@ -55,4 +54,9 @@ impl<'a> Source<'a> {
             self.let_go();
         }
     }
+}
+
+/// The last part of `path`.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

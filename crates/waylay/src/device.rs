@@ -27,7 +27,7 @@ pub enum DeviceError {
     #[error("device `{0}` is not known; need cpu, cuda or wgpu")]
     Unknown(String),
     /// Left out of this program.
-    #[error("this program was built without {0}; build it with `--features {0}`")]
+    #[error("this program was built without {0}; need one that was built with the feature `{0}`")]
     NotBuilt(DeviceKind),
     /// The machine has none.
     #[error("no {0} device is found on this machine; is its driver installed?")]
@@ -99,7 +99,7 @@ mod tests {
         assert!(DeviceKind::Cpu.open().is_ok());
         if cfg!(not(feature = "cuda")) {
             let text = DeviceKind::Cuda.open().unwrap_err().to_string();
-            assert!(text.contains("--features cuda"), "{text}");
+            assert!(text.contains("with the feature `cuda`"), "{text}");
         }
     }
 }

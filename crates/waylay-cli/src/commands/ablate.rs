@@ -19,7 +19,7 @@ use waylay::seed::Seed;
 use super::{announce, print};
 use crate::bar::Bar;
 use crate::cli::{AblateArgs, UaaGanArgs};
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::plan;
 
 /// One thing changed of the configuration that the table starts from.

@@ -17,7 +17,7 @@ use super::{announce, print};
 use crate::attacks::Choice;
 use crate::bar::Bar;
 use crate::cli::AttackArgs;
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::plan;
 
 pub fn run(args: AttackArgs, json: bool) -> Result<()> {

@@ -15,7 +15,7 @@ use waylay::retrieval::Scores;
 use super::{announce, print};
 use crate::bar::Bar;
 use crate::cli::EvaluateArgs;
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::plan;
 
 pub fn run(args: EvaluateArgs, json: bool) -> Result<()> {

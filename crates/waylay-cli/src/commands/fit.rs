@@ -22,7 +22,7 @@ use waylay::seed::Seed;
 use super::print;
 use crate::bar::Bar;
 use crate::cli::FitArgs;
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::plan;
 
 /// Preprocessing that goes beside the model.

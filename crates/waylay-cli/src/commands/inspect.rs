@@ -8,7 +8,7 @@ use waylay::onnx::{GRADIENT_FACTOR, Inspection, Model, ModelOptions, Port, inspe
 
 use super::print;
 use crate::cli::InspectArgs;
-use crate::exit::{Mismatch, Usage};
+use crate::error::{Mismatch, Usage};
 use crate::plan;
 
 /// What is printed: what is in the file, and what the presets would make of pixels for it.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
-use crate::exit::Unwritable;
+use crate::error::Unwritable;
 
 pub fn completions(args: &CompletionsArgs) -> Result<()> {
     let mut script = Vec::new();

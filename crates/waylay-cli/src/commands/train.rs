@@ -14,7 +14,7 @@ use super::{announce, print};
 use crate::attacks::{self, Choice};
 use crate::bar::Bar;
 use crate::cli::TrainArgs;
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::plan;
 
 pub fn run(args: TrainArgs, json: bool) -> Result<()> {

@@ -92,7 +92,7 @@ pub enum AttackError {
 
 /// A way to change queries so that their embedding moves away. An author writes only [`Attack::propose`].
 pub trait Attack: Send + Sync {
-    /// Short name, as in `--attacks` and `report.json`.
+    /// Short name, as in `report.json` and lists of attacks.
     fn name(&self) -> String;
 
     /// Name for people, with what it takes of the target as [`Attack::knowledge`] tells it: `PGD, 10 gradients`.

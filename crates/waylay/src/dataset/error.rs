@@ -63,7 +63,7 @@ pub enum DatasetError {
     },
     /// Images of different sizes.
     #[error(
-        "image `{name}`: {} x {} pixels, but `{first}` has {} x {}; need one size, or leave to resize",
+        "image `{name}`: {} x {} pixels, but `{first}` has {} x {}; need one size",
         found.0, found.1, expected.0, expected.1
     )]
     MixedSizes {

@@ -50,8 +50,7 @@ pub enum OpenError {
     Preprocess(#[from] PreprocessError),
     /// Preprocessing and graph would both normalise.
     #[error(
-        "input of `{name}`: its graph normalises already: {found}; need preprocessing `none` (pixels of 0 to 1) or `raw-255` (0 to \
-         255), or leave to normalise twice"
+        "input of `{name}`: its graph normalises already: {found}; need preprocessing `none` (pixels of 0 to 1) or `raw-255` (0 to 255)"
     )]
     NormalisesTwice {
         /// The file.

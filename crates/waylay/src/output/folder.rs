@@ -16,7 +16,7 @@ const REPORT: &str = "report.json";
 #[non_exhaustive]
 pub enum OutputError {
     /// It holds a finished run.
-    #[error("output folder `{}`: already holds a report; need an empty folder, or leave to overwrite it", path.display())]
+    #[error("output folder `{}`: already holds a report; need an empty folder", path.display())]
     HoldsReport {
         /// The folder.
         path: PathBuf,

@@ -66,7 +66,7 @@ pub enum PgdConfigError {
     Name(String),
 }
 
-/// The name in `--attacks` and in reports: `pgd-N` with N steps, `pgd` for 10; `-opposite` and `@E` behind it where that is not the
+/// The name in reports and lists of attacks: `pgd-N` with N steps, `pgd` for 10; `-opposite` and `@E` behind it where that is not the
 /// default.
 impl fmt::Display for PgdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

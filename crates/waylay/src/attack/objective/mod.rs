@@ -39,7 +39,7 @@ pub use opposite::Opposite;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Objective: Debug + Send + Sync {
-    /// Short name, as in `--attacks` and `report.json`.
+    /// Short name, as in `report.json` and lists of attacks.
     fn name(&self) -> &'static str;
 
     /// How far the objective is reached, per image, `[N]`; attacks enlarge it. `clean` are the embeddings f_x `[N, dim]` of the clean

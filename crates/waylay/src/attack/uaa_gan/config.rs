@@ -9,7 +9,6 @@ use thiserror::Error;
 use super::discriminator::DiscriminatorKind;
 use super::generator::{GeneratorConfig, Guidance};
 use super::mining::Mining;
-use super::optimiser::OptimiserKind;
 use crate::image::AugmentConfig;
 use crate::out_of_range::OutOfRange;
 
@@ -140,6 +139,17 @@ pub enum Schedule {
     /// Falls along half a cosine to a fiftieth.
     #[default]
     Cosine,
+}
+
+/// Which optimiser trains the generator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimiserKind {
+    /// Muon on the kernels of convolutions but the last, Adam on the rest: needs far fewer steps.
+    #[default]
+    Muon,
+    /// Adam on everything.
+    Adam,
 }
 
 /// Steps and the generator's optimiser.

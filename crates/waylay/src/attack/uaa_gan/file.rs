@@ -61,8 +61,8 @@ pub enum GeneratorFileError {
     },
     /// Trained for another target.
     #[error(
-        "generator `{path}` was trained for target `{expected}` ({}), not for `{found}`; need `--transfer` to use it on \
-         another target",
+        "generator `{path}` was trained for target `{expected}` ({}), not for `{found}`; need one that was trained for \
+         this target",
         short(.fingerprint)
     )]
     OtherTarget {
@@ -90,7 +90,7 @@ pub enum GeneratorFileError {
         found: [usize; 3],
     },
     /// Trained for another budget or metric.
-    #[error("generator was trained for --{what} {own}, not {asked}; need the same")]
+    #[error("generator was trained for {what} {own}, not {asked}; need the same")]
     OtherScene {
         /// `epsilon` or `metric`.
         what: &'static str,

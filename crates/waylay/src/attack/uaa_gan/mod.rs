@@ -23,8 +23,8 @@ use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 pub use config::{
-    CheckedConfig, ConfigError, DiscriminatorConfig, Family, LossConfig, Schedule, TrainingConfig,
-    UaaGanConfig,
+    CheckedConfig, ConfigError, DiscriminatorConfig, Family, LossConfig, OptimiserKind, Schedule,
+    TrainingConfig, UaaGanConfig,
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
@@ -33,7 +33,6 @@ pub use loss::{
     change, feature_similarity, lsgan_discriminator, lsgan_generator, over_batch, reconstruction, triplet,
 };
 pub use mining::{Mining, mine};
-pub use optimiser::OptimiserKind;
 pub use train::{StepLog, TrainError, Trained, train};
 
 /// A trained generator as an attack: `uaa-gan` without guidance, `guided-gan` with it.

@@ -7,25 +7,13 @@ use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::momentum::{Momentum, MomentumConfig, MomentumState};
 use burn::optim::{LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 use waylay_conv::Adam;
 
-use super::config::TrainingConfig;
+use super::config::{OptimiserKind, TrainingConfig};
 
 /// Coefficients of the quintic Newton–Schulz step and its repetitions, as published.
 const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
 const REPETITIONS: usize = 5;
-
-/// Which optimiser trains the generator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OptimiserKind {
-    /// Muon on the kernels of convolutions but the last, Adam on the rest: needs far fewer steps.
-    #[default]
-    Muon,
-    /// Adam on everything.
-    Adam,
-}
 
 /// The optimiser for `module`; kernels below a field named `head` are Adam's. Steps take Adam's learning rate.
 pub fn optimiser<M: Module>(config: &TrainingConfig, module: &M) -> ModuleOptimizer {
