@@ -1,4 +1,4 @@
-"""ONNX's own backend node tests as files, for crates/waylay/tests/onnx_node_tests.rs.
+"""ONNX's own backend node tests as files, for crates/waylay-onnx/tests/node_tests.rs.
 
     python scripts/golden/onnx_node_tests.py DIR
     WAYLAY_ONNX_NODE_TESTS=DIR cargo test --release --workspace --test node_tests -- --ignored --nocapture

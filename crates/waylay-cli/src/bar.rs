@@ -9,7 +9,8 @@ use waylay::progress::Progress;
 /// Time between two lines where there is no terminal to draw on.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// A bar on standard error; where that is no terminal, a line at the beginning of a stage and every 30 seconds.
+/// A bar on standard error; where that is no terminal, a line at the beginning of a stage and every
+/// 30 seconds.
 #[derive(Default)]
 pub struct Bar {
     current: Mutex<Option<Stage>>,

@@ -6,17 +6,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
 
-/// How easily can a barely visible change to the query make an image-retrieval system lose the right answer?
+/// How easily can a barely visible change to the query make an image-retrieval system lose the
+/// right answer?
 ///
-/// `waylay audit` alone trains UAA-GAN against the embedded sample and writes a report to ./waylay-out. With --target
-/// and --data it audits your own ONNX embedding model on your own images.
+/// `waylay audit` alone trains UAA-GAN against the embedded sample and writes a report to
+/// ./waylay-out. With --target and --data it audits your own ONNX embedding model on your own
+/// images.
 #[derive(Debug, Parser)]
 #[command(name = "waylay", version, after_help = exit::HELP, max_term_width = 100)]
 pub struct Cli {
     /// Print the result as JSON on standard output instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Threads that compute; all cores where left out. Results repeat exactly at the same number of threads
+    /// Threads that compute; all cores where left out. Results repeat exactly at the same number of
+    /// threads
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
     #[command(subcommand)]
@@ -73,8 +76,8 @@ pub struct TargetArgs {
     /// ONNX file of the embedding network; the embedded sample's where left out
     #[arg(long, value_name = "FILE")]
     pub target: Option<PathBuf>,
-    /// How pixels become the network's input: imagenet, clip, arcface, zero-to-one, minus-one-to-one, raw-255 or none;
-    /// needed unless MODEL.toml lies beside the model
+    /// How pixels become the network's input: imagenet, clip, arcface, zero-to-one,
+    /// minus-one-to-one, raw-255 or none; needed unless MODEL.toml lies beside the model
     #[arg(long, value_name = "PRESET")]
     pub preprocess: Option<String>,
     /// Normalise even where the graph begins by doing that itself
@@ -90,7 +93,8 @@ pub struct NetworkArgs {
     /// Where it runs: cpu, or cuda or wgpu where the program was built with that feature
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
-    /// Tensor of the graph that is the embedding, any that depends on the image; its first output where left out
+    /// Tensor of the graph that is the embedding, any that depends on the image; its first output
+    /// where left out
     #[arg(long, value_name = "NAME")]
     pub output: Option<String>,
     /// Pool a map [C, H, W] or tokens [T, C] to C numbers: gem, avg or max
@@ -99,7 +103,8 @@ pub struct NetworkArgs {
     /// Exponent of --pool gem; 3 where left out
     #[arg(long, value_name = "P", requires = "pool")]
     pub gem_p: Option<f32>,
-    /// Whiten afterwards: a NumPy matrix [D_out, D_in], or [D_out, D_in + 1] whose last column is added
+    /// Whiten afterwards: a NumPy matrix [D_out, D_in], or [D_out, D_in + 1] whose last column is
+    /// added
     #[arg(long, value_name = "FILE.npy")]
     pub whiten: Option<PathBuf>,
 }
@@ -107,8 +112,9 @@ pub struct NetworkArgs {
 /// The images.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DataArgs {
-    /// A folder with one folder per identity, divided by a fixed rule (the first half of the identities trains the
-    /// generator, two images of each other identity are queries), or with folders train, query and gallery
+    /// A folder with one folder per identity, divided by a fixed rule (the first half of the
+    /// identities trains the generator, two images of each other identity are queries), or with
+    /// folders train, query and gallery
     #[arg(long, value_name = "DIR", conflicts_with_all = ["query", "gallery", "train"])]
     pub data: Option<PathBuf>,
     /// Queries, one folder per identity
@@ -142,8 +148,8 @@ pub struct SceneArgs {
 /// A generator's hyper-parameters: a TOML file, then flags on top.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UaaGanArgs {
-    /// TOML file with any of the hyper-parameters (docs/configuration.md lists them all), or `paper` for the form of the
-    /// UAA-GAN paper, which `waylay config paper` prints
+    /// TOML file with any of the hyper-parameters (docs/configuration.md lists them all), or
+    /// `paper` for the form of the UAA-GAN paper, which `waylay config paper` prints
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One hyper-parameter, such as training.steps=500; may be repeated, and wins over --config
@@ -161,12 +167,14 @@ pub struct AuditArgs {
     pub scene: SceneArgs,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
-    /// Attacks, in order: noise, fgsm, pgd (10 steps), pgd-N (N steps), pgd-N-opposite (starts along the opposite direction),
-    /// any pgd with @E for a budget of E/255, fgsm and pgd with +opposite for another objective than to evade, uaa-gan (a generator that sees the image alone), guided-gan (one that also
-    /// sees gradients or feature maps of the target)
+    /// Attacks, in order: noise, fgsm, pgd (10 steps), pgd-N (N steps), pgd-N-opposite (starts
+    /// along the opposite direction), any pgd with @E for a budget of E/255, fgsm and pgd with
+    /// +opposite for another objective than to evade, uaa-gan (a generator that sees the image
+    /// alone), guided-gan (one that also sees gradients or feature maps of the target)
     #[arg(long, value_delimiter = ',', default_value = "noise,fgsm,pgd,pgd-40,uaa-gan", value_name = "LIST")]
     pub attacks: Vec<String>,
-    /// A trained generator to use instead of training one; twice for one of uaa-gan and one of guided-gan
+    /// A trained generator to use instead of training one; twice for one of uaa-gan and one of
+    /// guided-gan
     #[arg(long, value_name = "FILE")]
     pub generator: Vec<PathBuf>,
     /// Use the generator although it was trained for another target
@@ -187,7 +195,8 @@ pub struct AuditArgs {
 pub struct TrainArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Images to learn from, a tree of any depth; labels are not used. The embedded sample's where left out
+    /// Images to learn from, a tree of any depth; labels are not used. The embedded sample's where
+    /// left out
     #[arg(long, value_name = "DIR")]
     pub train: Option<PathBuf>,
     #[command(flatten)]
@@ -195,12 +204,14 @@ pub struct TrainArgs {
     /// Whose generator to train: uaa-gan, which sees the image alone, or guided-gan
     #[arg(long, default_value = "uaa-gan", value_name = "NAME")]
     pub attack: String,
-    /// What it is trained towards: evade (away from the clean embedding, as in the paper) or opposite (towards its negation)
+    /// What it is trained towards: evade (away from the clean embedding, as in the paper) or
+    /// opposite (towards its negation)
     #[arg(long, default_value = "evade", value_name = "NAME")]
     pub objective: String,
     #[command(flatten)]
     pub uaa_gan: UaaGanArgs,
-    /// Folder for generator.safetensors, generator.toml and training.jsonl (guided-generator... for guided-gan)
+    /// Folder for generator.safetensors, generator.toml and training.jsonl (guided-generator... for
+    /// guided-gan)
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Overwrite a generator that is already there
@@ -212,7 +223,8 @@ pub struct TrainArgs {
 pub struct AttackArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Which attack: noise, fgsm, pgd, pgd-N or pgd-N-opposite; the generator's where --generator is given
+    /// Which attack: noise, fgsm, pgd, pgd-N or pgd-N-opposite; the generator's where --generator
+    /// is given
     #[arg(long, value_name = "NAME")]
     pub attack: Option<String>,
     /// A trained generator
@@ -233,7 +245,8 @@ pub struct AttackArgs {
     /// A tree of images
     #[arg(long, value_name = "DIR")]
     pub images: PathBuf,
-    /// Folder for the adversarial images: PNG at the target's input size under the same relative names
+    /// Folder for the adversarial images: PNG at the target's input size under the same relative
+    /// names
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
@@ -275,14 +288,17 @@ pub struct InspectArgs {
     /// Height and width, for models that leave them open: 224 or 224x112
     #[arg(long, value_name = "HxW")]
     pub size: Option<String>,
-    /// NumPy archive with arrays `input` (what the network takes, after preprocessing) and `output`, and optionally
-    /// `cotangent` and `input_grad`; compares and fails above the tolerance
+    /// NumPy archive with arrays `input` (what the network takes, after preprocessing) and
+    /// `output`, and optionally `cotangent` and `input_grad`; compares and fails above the
+    /// tolerance
     #[arg(long, value_name = "REF.npz")]
     pub verify: Option<PathBuf>,
-    /// Largest difference of values, relative to the largest value of the reference; ten times that for gradients
+    /// Largest difference of values, relative to the largest value of the reference; ten times that
+    /// for gradients
     #[arg(long, default_value_t = 1e-4, value_name = "X")]
     pub tolerance: f64,
-    /// Time the network on this many images at once: forward, and with the gradient with respect to the pixels
+    /// Time the network on this many images at once: forward, and with the gradient with respect to
+    /// the pixels
     #[arg(long, value_name = "BATCH", conflicts_with = "verify")]
     pub time: Option<usize>,
     /// Runs of --time, of which the median counts
@@ -294,8 +310,8 @@ pub struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub struct FitArgs {
-    /// Labelled images, one folder per identity, all resized to the network's input; the embedded sample's training
-    /// images where left out
+    /// Labelled images, one folder per identity, all resized to the network's input; the embedded
+    /// sample's training images where left out
     #[arg(long, value_name = "DIR")]
     pub train: Option<PathBuf>,
     /// TOML file with any of: size, widths, depth, dim, steps, batch, learning_rate, temperature
@@ -327,7 +343,8 @@ pub enum Fetchable {
 
 #[derive(Args, Debug)]
 pub struct ConfigArgs {
-    /// Which: `paper`, the form of the UAA-GAN paper; `default`; `sample`, for the embedded sample; or `guided-gan`
+    /// Which: `paper`, the form of the UAA-GAN paper; `default`; `sample`, for the embedded sample;
+    /// or `guided-gan`
     pub name: ConfigName,
 }
 

@@ -46,7 +46,8 @@ pub const HELP: &str = "Exit codes:
   6  `inspect --verify`, or `audit` on a model with a reference beside it, found a difference above the tolerance
   7  something could not be fetched";
 
-/// The error and its causes in one sentence, each said once, with the flag that helps where there is one.
+/// The error and its causes in one sentence, each said once, with the flag that helps where there
+/// is one.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -76,7 +77,8 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     }
 }
 
-/// What may be several lines as one. Drawings of where in a TOML file something is wrong (`3 | steps = x`) are left out.
+/// What may be several lines as one. Drawings of where in a TOML file something is wrong (`3 |
+/// steps = x`) are left out.
 fn one_line(text: &str) -> String {
     let drawn =
         |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');

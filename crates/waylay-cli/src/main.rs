@@ -1,4 +1,5 @@
-//! `waylay`: how easily can a barely visible change to the query make an image-retrieval system lose the right answer?
+//! `waylay`: how easily can a barely visible change to the query make an image-retrieval system
+//! lose the right answer?
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -18,7 +19,8 @@ use cli::{Cli, Command};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    // On one of the computing threads: work that is divided then begins without waking another thread for it.
+    // On one of the computing threads: work that is divided then begins without waking another
+    // thread for it.
     let result = plan::start_threads(cli.threads).and_then(|()| rayon::scope(|_| run(cli)));
     match result {
         Ok(()) => exit::SUCCESS,

@@ -95,7 +95,8 @@ pub fn head(args: &NetworkArgs) -> Result<Head> {
     Ok(Head { pool, whiten: args.whiten.clone() })
 }
 
-/// Compares `target` with the reference arrays beside it, `MODEL.npz`, where there are any; an error where they differ.
+/// Compares `target` with the reference arrays beside it, `MODEL.npz`, where there are any; an
+/// error where they differ.
 pub fn verified(args: &TargetArgs, target: &OnnxEmbedder) -> Result<Option<Verification>> {
     let Some(model) = &args.target else { return Ok(None) };
     let reference = model.with_extension("npz");
@@ -161,9 +162,9 @@ pub fn scene(args: &SceneArgs) -> Result<(Epsilon, Metric)> {
     Ok((Epsilon::from_255(args.epsilon)?, metric))
 }
 
-/// The configuration of `attack`'s generator: defaults (the sample's for the sample), the file or `paper`, then the flags, in
-/// that order. `also` is set where the other generator is configured by the same flags: keys that only that one has are then
-/// no mistake.
+/// The configuration of `attack`'s generator: defaults (the sample's for the sample), the file or
+/// `paper`, then the flags, in that order. `also` is set where the other generator is configured by
+/// the same flags: keys that only that one has are then no mistake.
 pub fn generator(
     args: &UaaGanArgs,
     attack: Family,

@@ -1,5 +1,5 @@
-//! The program from outside: what it says and leaves behind when it cannot do what was asked, and the files of runs
-//! that succeed.
+//! The program from outside: what it says and leaves behind when it cannot do what was asked, and
+//! the files of runs that succeed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -66,7 +66,8 @@ impl Bench {
         found
     }
 
-    /// Runs what must fail with `code` and one sentence that contains `parts`, and leave nothing behind.
+    /// Runs what must fail with `code` and one sentence that contains `parts`, and leave nothing
+    /// behind.
     #[track_caller]
     fn fails(&self, line: &str, code: i32, parts: &[&str]) {
         let before = self.listing();
@@ -675,7 +676,8 @@ fn the_embedded_samples_model_and_images_work_as_files() {
     assert_eq!(found["input"]["shape"].as_array().unwrap()[1..], [1, 112, 112].map(Value::from));
 }
 
-/// Puts one of the library's goldens (input 32 x 32, output of 10) beside the images, under another name.
+/// Puts one of the library's goldens (input 32 x 32, output of 10) beside the images, under another
+/// name.
 fn put_golden(bench: &Bench, golden: &str, name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../waylay-onnx/tests/golden/onnx");
     bench.put(name, &fs::read(folder.join(golden)).unwrap());

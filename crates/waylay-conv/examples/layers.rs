@@ -1,7 +1,7 @@
 //! Times typical layers: Burn's convolution, then ours, forward alone and with both gradients.
 //!
-//! Both keep freed memory, as a training program should.
-//! `cargo run --release -p waylay-conv --example layers [NAME]`; milliseconds, the least of several runs.
+//! Both keep freed memory, as a training program should. `cargo run --release -p waylay-conv
+//! --example layers [NAME]`; milliseconds, the least of several runs.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;

@@ -9,8 +9,8 @@ use crate::simd::vectorised;
 pub enum Activation {
     /// max(x, 0).
     Relu,
-    /// x where above 0, else x times the slope. Source: Maas et al., "Rectifier nonlinearities improve neural network
-    /// acoustic models", 2013, section 2.
+    /// x where above 0, else x times the slope. Source: Maas et al., "Rectifier nonlinearities
+    /// improve neural network acoustic models", 2013, section 2.
     LeakyRelu(f32),
     /// The nearest number from the first to the second.
     Clip(f32, f32),
@@ -20,7 +20,8 @@ pub enum Activation {
     Tanh,
     /// x·sigmoid(x), also called swish. Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
     Silu,
-    /// x·Φ(x), Φ the normal distribution's. Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
+    /// x·Φ(x), Φ the normal distribution's. Source: Hendrycks and Gimpel, arXiv:1606.08415, section
+    /// 2.
     Gelu,
     /// x·sigmoid(2·√(2/π)·(x + 0.044715·x³)), which is [`Self::Gelu`] nearly. Source: the same.
     GeluTanh,
@@ -176,7 +177,8 @@ fn bent(x: f32) -> (f32, f32) {
     (TWICE_ROOT * x * (1.0 + CUBE * square), TWICE_ROOT * (1.0 + 3.0 * CUBE * square))
 }
 
-/// The normal distribution's function, within 1e-7, and density. Source: Abramowitz and Stegun, 7.1.26.
+/// The normal distribution's function, within 1e-7, and density. Source: Abramowitz and Stegun,
+/// 7.1.26.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
@@ -192,8 +194,8 @@ fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { tail } else { 1.0 - tail }, DENSITY * bell)
 }
 
-/// eˣ within 2 units in the last place; at least about 1e-38, and infinite from about 2e38 on. NaN stays.
-/// Source: Cephes, `expf.c`.
+/// eˣ within 2 units in the last place; at least about 1e-38, and infinite from about 2e38 on. NaN
+/// stays. Source: Cephes, `expf.c`.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     /// Adding it leaves the nearest integer in the low bits.

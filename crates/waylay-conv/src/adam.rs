@@ -1,6 +1,6 @@
-//! Adam in one pass over each parameter, where it lies.
-//! Source: Kingma and Ba, arXiv:1412.6980, algorithm 1, in the order of section 2's last paragraph: both bias corrections go
-//! into two factors of the whole step. The roundings are those of Burn's optimiser, and so are its records.
+//! Adam in one pass over each parameter, where it lies. Source: Kingma and Ba, arXiv:1412.6980,
+//! algorithm 1, in the order of section 2's last paragraph: both bias corrections go into two
+//! factors of the whole step. The roundings are those of Burn's optimiser, and so are its records.
 
 use burn::backend::Dispatch;
 use burn::optim::{AdamConfig, AdamState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer};
@@ -21,8 +21,8 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// The optimiser of all parameters of a module; `beta_1` and `beta_2` are the shares of the moments that stay at each step,
-    /// below 1, and `epsilon` is added to the root of the second.
+    /// The optimiser of all parameters of a module; `beta_1` and `beta_2` are the shares of the
+    /// moments that stay at each step, below 1, and `epsilon` is added to the root of the second.
     pub fn init(beta_1: f32, beta_2: f32, epsilon: f32) -> ModuleOptimizer {
         let config = AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(epsilon);
         ModuleOptimizer::from(Self { beta_1, beta_2, epsilon, stock: config.build() })

@@ -1,4 +1,5 @@
-//! One step of Adam on one parameter, in place, in one pass over values and moments: the kernel behind [`Adam`](crate::Adam).
+//! One step of Adam on one parameter, in place, in one pass over values and moments: the kernel
+//! behind [`Adam`](crate::Adam).
 
 use rayon::prelude::*;
 
@@ -9,7 +10,8 @@ use crate::simd::vectorised;
 pub struct AdamStep {
     pub(crate) beta_1: f32,
     pub(crate) beta_2: f32,
-    /// What the first moment over the root of the second is multiplied by, but for the learning rate.
+    /// What the first moment over the root of the second is multiplied by, but for the learning
+    /// rate.
     pub(crate) factor: f32,
     /// What is added to the root of the second moment.
     pub(crate) epsilon: f32,

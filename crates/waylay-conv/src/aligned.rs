@@ -1,4 +1,5 @@
-//! Values that begin where a line of the processor's cache does: a vector that crosses lines takes two accesses.
+//! Values that begin where a line of the processor's cache does: a vector that crosses lines takes
+//! two accesses.
 
 use std::ops::{Deref, DerefMut, Range};
 

@@ -1,6 +1,7 @@
 //! The operations recorded for automatic differentiation.
 //!
-//! A backward pass computes only the gradients whose inputs are tracked, and keeps only the inputs that those need.
+//! A backward pass computes only the gradients whose inputs are tracked, and keeps only the inputs
+//! that those need.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -19,7 +20,8 @@ use crate::prepared::PreparedFilters;
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
-/// What a convolution keeps: its sizes, its input where the weight is tracked, its weight where the input is.
+/// What a convolution keeps: its sizes, its input where the weight is tracked, its weight where the
+/// input is.
 type Kept = (Geometry, Option<FlexTensor>, Option<FlexTensor>);
 
 /// What a convolution keeps, and its output where a rectifier follows.
@@ -31,8 +33,8 @@ fn keep(x: &Tracked, weight: &Tracked, g: Geometry) -> Kept {
     (g, kept_x, kept_weight)
 }
 
-/// Backward pass of a convolution, and of what follows it: with a bias as third input, if it has three, and what is added as
-/// fourth, if it has four.
+/// Backward pass of a convolution, and of what follows it: with a bias as third input, if it has
+/// three, and what is added as fourth, if it has four.
 #[derive(Debug)]
 struct Conv2d;
 
@@ -191,7 +193,8 @@ impl Backward<Flex, 2> for Prelu {
     }
 }
 
-/// Backward pass of a change of size; keeps how its gradient is made from that of the output, and the factor.
+/// Backward pass of a change of size; keeps how its gradient is made from that of the output, and
+/// the factor.
 #[derive(Debug)]
 struct Resample;
 

@@ -18,7 +18,8 @@ use crate::{depthwise, dispatch, prelu, resample, rows};
 /// Operations with kernels of their own; every tensor holds `f32`.
 #[backend_extension(Flex, Autodiff)]
 pub trait ConvBackend: Backend {
-    /// See [`crate::conv2d`] and, for `prepared`, which then stands in for `weight`, [`crate::conv2d_prepared`]; without a bias.
+    /// See [`crate::conv2d`] and, for `prepared`, which then stands in for `weight`,
+    /// [`crate::conv2d_prepared`]; without a bias.
     fn fast_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -447,7 +448,8 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// What `change` makes of the values of `tensor`: of its own, where nobody else holds them, else of a copy.
+/// What `change` makes of the values of `tensor`: of its own, where nobody else holds them, else of
+/// a copy.
 fn in_place(tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
     let mut tensor = own(tensor);
     change(values_mut(&mut tensor));

@@ -1,8 +1,8 @@
 //! Depthwise convolution: one filter per channel.
 //!
-//! A padded plane is first divided into phases, one per remainder of its rows and columns by the stride. Every tap
-//! then sees one phase from a fixed offset on, so that each pass is a long loop over contiguous values, whatever the
-//! stride, dilation and padding.
+//! A padded plane is first divided into phases, one per remainder of its rows and columns by the
+//! stride. Every tap then sees one phase from a fixed offset on, so that each pass is a long loop
+//! over contiguous values, whatever the stride, dilation and padding.
 
 use rayon::prelude::*;
 
@@ -28,8 +28,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], epilogue: &Epilog
             epilogue.rest(index * g.output_area(), target);
         });
     };
-    // SAFETY: `unpad` writes all rows of a plane.
-    unsafe { written_in_parts(g.images * g.out_channels * g.output_area(), g.output_area(), plane) }
+    written_in_parts(g.images * g.out_channels * g.output_area(), g.output_area(), plane)
 }
 
 /// Gradient of `weight` from `x` and the gradient of the output.
@@ -72,8 +71,7 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
             phases.join(g, planes, target);
         });
     };
-    // SAFETY: all of a plane is filled.
-    unsafe { written_in_parts(g.images * g.in_channels * g.input_area(), g.input_area(), plane) }
+    written_in_parts(g.images * g.in_channels * g.input_area(), g.input_area(), plane)
 }
 
 /// How a padded plane divides into phases.
@@ -113,7 +111,8 @@ impl Phases {
         self.count[0] * self.count[1] * self.size
     }
 
-    /// For each phase, its taps and where each of them begins in a gradient that follows a guard of zeros.
+    /// For each phase, its taps and where each of them begins in a gradient that follows a guard of
+    /// zeros.
     fn backward_taps(&self) -> Vec<(Vec<usize>, Vec<usize>)> {
         let guard = self.size - self.span;
         let phase = |phase: usize| {
@@ -125,7 +124,8 @@ impl Phases {
         (0..self.count[0] * self.count[1]).map(phase).collect()
     }
 
-    /// Calls `visit` with a range of a plane and the place, among the phases, of its every `stride`-th value.
+    /// Calls `visit` with a range of a plane and the place, among the phases, of its every
+    /// `stride`-th value.
     fn for_each_row(
         &self,
         g: &Geometry,
@@ -187,7 +187,8 @@ impl Phases {
 }
 
 vectorised! {
-    /// Adds to each value of `target` the sum over taps of weight times the value of `source` at offset plus place.
+    /// Adds to each value of `target` the sum over taps of weight times the value of `source` at
+    /// offset plus place.
     fn correlate(target: &mut [f32], source: &[f32], offsets: &[usize], weights: &[f32]) {
         let (offsets, rest) = offsets.as_chunks::<9>();
         let (weights, rest_weights) = weights.as_chunks::<9>();
@@ -224,7 +225,8 @@ fn correlate_taps<const T: usize>(
 }
 
 vectorised! {
-    /// Adds to each of `sums` the sum of products of `values` and as many values of `source` from its offset on.
+    /// Adds to each of `sums` the sum of products of `values` and as many values of `source` from
+    /// its offset on.
     fn dots(sums: &mut [f32], values: &[f32], source: &[f32], offsets: &[usize]) {
         for (sum, offset) in sums.iter_mut().zip(offsets) {
             *sum += reduce(values, &source[*offset..][..values.len()], |value, tap| value * tap) as f32;

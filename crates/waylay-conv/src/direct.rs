@@ -1,5 +1,6 @@
-//! Convolution of any shape as products of filters and columns: each panel of columns (the input values that belong to a few
-//! neighbouring outputs, one row per channel and tap) is made where it stays in cache, and meets all filters there.
+//! Convolution of any shape as products of filters and columns: each panel of columns (the input
+//! values that belong to a few neighbouring outputs, one row per channel and tap) is made where it
+//! stays in cache, and meets all filters there.
 
 use std::ops::Range;
 
@@ -12,7 +13,6 @@ use crate::kernel::{Kernel, Lanes};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
-use crate::threads;
 use crate::window::Shared;
 
 /// Tasks per thread that there should be, where there is enough to do.
@@ -23,8 +23,8 @@ const CLUSTERS: usize = 8;
 const UNEVEN: usize = 24;
 /// Fewest blocks of filters in a task for which a panel is made anew.
 const LEAST_BLOCKS: usize = 8;
-/// Most panels that meet a block of filters one after the other, and most values that their columns may hold: what they give
-/// lies side by side in the output.
+/// Most panels that meet a block of filters one after the other, and most values that their columns
+/// may hold: what they give lies side by side in the output.
 const TOGETHER: usize = 4;
 const SPACE: usize = 1 << 16;
 /// Input channels whose columns are made at once, where tasks share them.
@@ -46,7 +46,7 @@ pub(crate) fn forward(
     let (groups, depth) = (g.options.groups, g.depth());
     let blocks = g.group_out().div_ceil(kernel.filters());
     let panels = Panel::all(g, kernel.columns());
-    let threads = threads::count();
+    let threads = rayon::current_num_threads();
     let many = panels.len() >= TOGETHER * CLUSTERS * threads;
     let together = if many { (SPACE / (depth * kernel.columns()).max(1)).clamp(1, TOGETHER) } else { 1 };
     let clusters: Vec<&[Panel]> = panels.chunks(together).collect();
@@ -105,7 +105,8 @@ pub(crate) fn forward(
                     let first = group * g.group_out() + first;
                     (lanes(group, index), first..first + rows)
                 });
-                // SAFETY: tasks differ in their columns or in their filters, so that no output belongs to two.
+                // SAFETY: tasks differ in their columns or in their filters, so that no output
+                // belongs to two.
                 unsafe { work.multiply(clusters[cluster], &columns, filters, blocks) };
             });
         });
@@ -121,8 +122,9 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Writes the outputs of some panels, whose columns come with how far their rows are apart, for some blocks of filters with their
-    /// output channels. What a block gives is stored beside the next product, where that is deep enough; `blocks` has room for two.
+    /// Writes the outputs of some panels, whose columns come with how far their rows are apart, for
+    /// some blocks of filters with their output channels. What a block gives is stored beside the
+    /// next product, where that is deep enough; `blocks` has room for two.
     ///
     /// # Safety
     /// No other thread may write these outputs at the same time.
@@ -276,8 +278,9 @@ impl Panel {
         (0..total).step_by(columns).map(panel).collect()
     }
 
-    /// The columns of one group, whose first input channel is `first`, and how far their rows are apart: where the input
-    /// itself does not serve a `few` blocks of filters, they are made in `space`, which has room for them, `width` apart.
+    /// The columns of one group, whose first input channel is `first`, and how far their rows are
+    /// apart: where the input itself does not serve a `few` blocks of filters, they are made in
+    /// `space`, which has room for them, `width` apart.
     fn columns<'a>(
         &self,
         g: &Geometry,
@@ -351,8 +354,8 @@ impl Piece {
         copy_rows(&planes[self.pixels.start..], area, columns, width, self.pixels.len());
     }
 
-    /// The columns of a convolution that keeps the width, at stride 1: planes shifted by every tap, with zeros where that
-    /// would bring in another row's values.
+    /// The columns of a convolution that keeps the width, at stride 1: planes shifted by every tap,
+    /// with zeros where that would bring in another row's values.
     fn shift(&self, g: &Geometry, planes: &[f32], columns: &mut [f32], width: usize) {
         let len = self.pixels.len();
         let ([height, across], [kh, kw]) = (g.input, g.kernel);
@@ -402,7 +405,8 @@ impl Piece {
 }
 
 vectorised! {
-    /// The first `len` values of rows of `source`, `area` apart, to rows of `target`, `width` apart.
+    /// The first `len` values of rows of `source`, `area` apart, to rows of `target`, `width`
+    /// apart.
     fn copy_rows(source: &[f32], area: usize, target: &mut [f32], width: usize, len: usize) {
         for (target, source) in target.chunks_mut(width).zip(source.chunks(area)) {
             simd::copy(&mut target[..len], &source[..len]);
@@ -421,7 +425,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// One row for each plane and tap: the plane from the tap's offset on, where the mask's bits are set.
+    /// One row for each plane and tap: the plane from the tap's offset on, where the mask's bits
+    /// are set.
     fn shift_rows(
         planes: &[f32],
         area: usize,
@@ -480,8 +485,9 @@ vectorised! {
 }
 
 vectorised! {
-    /// The columns of outputs `pixels` of one image: each input line that a tap's row needs is laid out with its zeros in
-    /// `line`, and divided by its places' remainders of the stride, so that every tap's values lie side by side.
+    /// The columns of outputs `pixels` of one image: each input line that a tap's row needs is laid
+    /// out with its zeros in `line`, and divided by its places' remainders of the stride, so that
+    /// every tap's values lie side by side.
     fn stride_rows(
         g: &Geometry,
         planes: &[f32],

@@ -31,8 +31,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], filters: &Filters<'_>, epilogue: 
         return output;
     }
     let len = g.images * g.out_channels * g.output_area();
-    // SAFETY: both ways write every value of the output.
-    unsafe { written(len, |output| fill(g, x, filters, epilogue, output)) }
+    written(len, |output| fill(g, x, filters, epilogue, output))
 }
 
 /// [`forward`] over what `output` holds, which is added; not for depthwise convolutions.
@@ -56,7 +55,8 @@ fn fill(g: &Geometry, x: &[f32], filters: &Filters<'_>, epilogue: &Epilogue<'_>,
     }
 }
 
-/// Whether so few channels come out, or so many taps see each value, that columns are better made of the products.
+/// Whether so few channels come out, or so many taps see each value, that columns are better made
+/// of the products.
 fn few(channels: usize, g: &Geometry) -> bool {
     channels <= FEW && g.kernel_area() > 1
 }

@@ -23,8 +23,9 @@ pub(crate) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Writes the first `len` values of up to [`LINES`] lines of output channel `channel`, `pitch` apart in `sums`, to `output`:
-    /// from `start` on, and as far apart as `across`, the second of `at`.
+    /// Writes the first `len` values of up to [`LINES`] lines of output channel `channel`, `pitch`
+    /// apart in `sums`, to `output`: from `start` on, and as far apart as `across`, the second of
+    /// `at`.
     ///
     /// # Safety
     /// No other thread may write there at the same time.
@@ -45,8 +46,8 @@ impl Epilogue<'_> {
         epilogue(&mut window, sums, pitch, bias, self.added(start), self.relu);
     }
 
-    /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to `output`: from `start` on, and as
-    /// far apart as `area`, the second of `at`.
+    /// Writes the first `len` of each row of `sums`, `width` apart, for each of `channels`, to
+    /// `output`: from `start` on, and as far apart as `area`, the second of `at`.
     ///
     /// # Safety
     /// No other thread may write there at the same time.
@@ -75,7 +76,8 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Brings near what will be added to `len` values of the output from `start` on, while their sums are computed.
+    /// Brings near what will be added to `len` values of the output from `start` on, while their
+    /// sums are computed.
     ///
     /// # Safety
     /// No other thread may use these values at the same time.

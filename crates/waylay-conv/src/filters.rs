@@ -1,4 +1,5 @@
-//! Filters as they lie in memory, and as blocks for the kernel: a row per input channel and tap, a column per filter.
+//! Filters as they lie in memory, and as blocks for the kernel: a row per input channel and tap, a
+//! column per filter.
 
 use crate::kernel::{Lanes, MANY};
 use crate::options::Geometry;
@@ -16,8 +17,8 @@ pub(crate) struct Filters<'a> {
     prepared: Option<&'a PreparedFilters>,
 }
 
-/// Filters that stem from another convolution, whose input's gradient this one computes: input and output channels are
-/// exchanged.
+/// Filters that stem from another convolution, whose input's gradient this one computes: input and
+/// output channels are exchanged.
 #[derive(Clone, Debug)]
 struct Transposed {
     /// Weights per channel and filter there.
@@ -38,8 +39,8 @@ impl<'a> Filters<'a> {
         Self { values, transposed: None, prepared: Some(prepared) }
     }
 
-    /// Those of a convolution with `area` weights per channel and filter, with input and output channels exchanged, and of
-    /// their weights those at `taps`.
+    /// Those of a convolution with `area` weights per channel and filter, with input and output
+    /// channels exchanged, and of their weights those at `taps`.
     pub fn transposed(values: &'a [f32], area: usize, taps: Vec<usize>) -> Self {
         Self { values, transposed: Some(Transposed { area, taps }), prepared: None }
     }
@@ -54,8 +55,8 @@ impl<'a> Filters<'a> {
         self.prepared
     }
 
-    /// Where the weights of one filter lie, one per input channel and tap, from its first on; `None` where that takes more
-    /// than 32 bits.
+    /// Where the weights of one filter lie, one per input channel and tap, from its first on;
+    /// `None` where that takes more than 32 bits.
     pub fn places(&self, g: &Geometry) -> Option<Vec<u32>> {
         let outs = g.group_out();
         u32::try_from(self.values.len()).ok()?;
@@ -67,8 +68,8 @@ impl<'a> Filters<'a> {
         })
     }
 
-    /// Up to [`MANY`] filters of `group`, from its filter `first` on, whose weights lie at `places`; the last one stands in
-    /// for those that are missing.
+    /// Up to [`MANY`] filters of `group`, from its filter `first` on, whose weights lie at
+    /// `places`; the last one stands in for those that are missing.
     pub fn spread<'p>(&'p self, g: &Geometry, group: usize, first: usize, places: &'p [u32]) -> Lanes<'p> {
         let (outs, depth) = (g.group_out(), g.depth());
         let (start, step) = match &self.transposed {
@@ -78,7 +79,8 @@ impl<'a> Filters<'a> {
         Lanes::rows(&self.values[start.min(self.values.len())..], step, outs - first, places)
     }
 
-    /// Writes up to `count` filters of `group`, from its filter `first` on, as a block; zeros for those that are missing.
+    /// Writes up to `count` filters of `group`, from its filter `first` on, as a block; zeros for
+    /// those that are missing.
     pub fn interleave(&self, g: &Geometry, group: usize, first: usize, count: usize, block: &mut [f32]) {
         let (outs, depth) = (g.group_out(), g.depth());
         let rows = count.min(outs - first);
@@ -105,8 +107,8 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// Turns up to `count` filters of `len` weights, one after the other, into one row per weight, one column per filter; zeros
-/// for filters that are missing.
+/// Turns up to `count` filters of `len` weights, one after the other, into one row per weight, one
+/// column per filter; zeros for filters that are missing.
 pub(crate) fn interleave(filters: &[f32], len: usize, count: usize, block: &mut [f32]) {
     if filters.len() == count * len && count == MANY {
         interleave_many(filters, len, block);

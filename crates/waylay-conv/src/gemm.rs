@@ -34,8 +34,8 @@ impl<'a> Matrix<'a> {
 /// Sets `target` to `a b`, or adds it where `accumulate`; on the calling thread alone.
 pub(crate) fn multiply(target: &mut Window<'_>, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
     assert!(target.rows() == a.rows && target.columns() == b.columns && a.columns == b.rows);
-    // SAFETY: `Window` and `Matrix` guarantee that every element addressed lies inside its buffer, `target` is
-    // borrowed exclusively, and the shapes were just checked to agree.
+    // SAFETY: `Window` and `Matrix` guarantee that every element addressed lies inside its buffer,
+    // `target` is borrowed exclusively, and the shapes were just checked to agree.
     unsafe {
         gemm::gemm(
             a.rows,

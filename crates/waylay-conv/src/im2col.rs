@@ -1,11 +1,13 @@
-//! From column matrices, with one row per channel and tap and one column per output pixel, to images.
+//! From column matrices, with one row per channel and tap and one column per output pixel, to
+//! images.
 
 use std::ops::Range;
 
 use crate::options::Geometry;
 use crate::simd;
 
-/// Output positions along an axis whose tap falls inside the input, and the input position of the first of them.
+/// Output positions along an axis whose tap falls inside the input, and the input position of the
+/// first of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Reach {
     pub begin: usize,
@@ -26,7 +28,8 @@ impl Reach {
     }
 }
 
-/// Calls `visit` with the channel and tap's row, and that row's reach down and across, for every row.
+/// Calls `visit` with the channel and tap's row, and that row's reach down and across, for every
+/// row.
 fn for_each_row(geometry: &Geometry, channels: usize, mut visit: impl FnMut(usize, usize, Reach, Reach)) {
     let [kh, kw] = geometry.kernel;
     for channel in 0..channels {

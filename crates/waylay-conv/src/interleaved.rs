@@ -1,4 +1,5 @@
-//! Interleaved epilogue: the epilogue of one block of sums, and its stores, between the steps of the next block's micro-kernel.
+//! Interleaved epilogue: the epilogue of one block of sums, and its stores, between the steps of
+//! the next block's micro-kernel.
 
 use pulp::Simd;
 
@@ -18,7 +19,8 @@ pub(crate) struct Strip {
     pub len: usize,
 }
 
-/// Rows of a block, one per output channel, of which strips are stored, with all that [`Epilogue`] says.
+/// Rows of a block, one per output channel, of which strips are stored, with all that [`Epilogue`]
+/// says.
 pub(crate) struct InterleavedEpilogue<'a> {
     epilogue: &'a Epilogue<'a>,
     bias: &'a [f32],
@@ -39,8 +41,9 @@ pub(crate) struct InterleavedEpilogue<'a> {
 }
 
 impl<'a> InterleavedEpilogue<'a> {
-    /// Of `sums`, whose rows are `width` apart, `strips` for each of `channels` of the output, which are `area` values each. What the next
-    /// block will need is asked for meanwhile: it lies `ahead` of this one.
+    /// Of `sums`, whose rows are `width` apart, `strips` for each of `channels` of the output,
+    /// which are `area` values each. What the next block will need is asked for meanwhile: it lies
+    /// `ahead` of this one.
     ///
     /// # Safety
     /// While it lives, no other thread may write these places of the output.
@@ -194,7 +197,8 @@ mod tests {
         }
     }
 
-    /// Panels of one image and of several, of whole vectors and others, deep enough and too shallow for what is done beside.
+    /// Panels of one image and of several, of whole vectors and others, deep enough and too shallow
+    /// for what is done beside.
     #[test]
     fn what_follows_sums_is_the_same_bits_as_if_it_were_done_afterwards() {
         for (images, [ins, outs], [h, w], kernel) in [

@@ -1,7 +1,8 @@
 //! The innermost product: a few filters times a panel of columns, sums kept in registers.
 //!
-//! `a` holds [`Kernel::filters`] values per step of the depth, `b` a panel's: products of the two, summed over the depth,
-//! are a block of the output. Written with pulp for AVX-512, AVX2 with FMA and NEON, and in plain Rust for the rest.
+//! `a` holds [`Kernel::filters`] values per step of the depth, `b` a panel's: products of the two,
+//! summed over the depth, are a block of the output. Written with pulp for AVX-512, AVX2 with FMA
+//! and NEON, and in plain Rust for the rest.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -11,7 +12,8 @@ use crate::simd::vectorised;
 const VECTORS: usize = 3;
 /// Vectors' widths in the plain kernel.
 const PLAIN_LANES: usize = 4;
-/// Steps of the depth that are summed up on their own: long sums of short ones round less than one long sum.
+/// Steps of the depth that are summed up on their own: long sums of short ones round less than one
+/// long sum.
 const STEPS: usize = 256;
 /// Most columns that are better computed one by one.
 const FEW_COLUMNS: usize = 4;
@@ -22,8 +24,8 @@ const FEW: usize = 4;
 /// Steps of the depth for each vector of what is done beside a product.
 const SPACING: usize = 2;
 
-/// What a kernel does beside a product, a vector at a time: multiplications keep two pipes busy, and leave most of what a processor can
-/// begin in a cycle, and its way to memory.
+/// What a kernel does beside a product, a vector at a time: multiplications keep two pipes busy,
+/// and leave most of what a processor can begin in a cycle, and its way to memory.
 pub(crate) trait Beside {
     /// Vectors in all.
     fn vectors(&self) -> usize;
@@ -49,13 +51,15 @@ impl Beside for Nothing {
 pub(crate) enum Lanes<'a> {
     /// One row of [`Kernel::filters`] weights per step.
     Packed(&'a [f32]),
-    /// Step `k` of lane `l` is value `places[k] + lanes[l]`; of as many lanes as the kernel has filters, the first ones count.
+    /// Step `k` of lane `l` is value `places[k] + lanes[l]`; of as many lanes as the kernel has
+    /// filters, the first ones count.
     Spread { values: &'a [f32], places: &'a [u32], lanes: [usize; MANY] },
 }
 
 impl<'a> Lanes<'a> {
-    /// Up to [`MANY`] rows of `values`, `pitch` apart, of which there are `count`, at least one: the last one stands in for those
-    /// that are missing. The values of a row, one per step, are at `places`.
+    /// Up to [`MANY`] rows of `values`, `pitch` apart, of which there are `count`, at least one:
+    /// the last one stands in for those that are missing. The values of a row, one per step, are at
+    /// `places`.
     pub fn rows(values: &'a [f32], pitch: usize, count: usize, places: &'a [u32]) -> Self {
         Self::Spread { values, places, lanes: std::array::from_fn(|lane| lane.min(count - 1) * pitch) }
     }
@@ -129,8 +133,8 @@ impl Kernel {
         count.next_multiple_of(self.lanes)
     }
 
-    /// [`Self::multiply`] with packed `a` and rows of `b` of `width` values, where only the first `count` columns matter; the others'
-    /// sums may be anything.
+    /// [`Self::multiply`] with packed `a` and rows of `b` of `width` values, where only the first
+    /// `count` columns matter; the others' sums may be anything.
     pub fn multiply_some(self, a: &[f32], b: &[f32], width: usize, count: usize, block: &mut [f32]) {
         if count > FEW_COLUMNS || self.filters != MANY {
             self.multiply(&Lanes::Packed(a), b, width, width, block);
@@ -146,13 +150,14 @@ impl Kernel {
         }
     }
 
-    /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`, summed; the rows of `b`, of
-    /// `width` values too, are `pitch` apart.
+    /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`,
+    /// summed; the rows of `b`, of `width` values too, are `pitch` apart.
     pub fn multiply(self, a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
         self.multiply_beside(a, b, [pitch, width], block, Nothing);
     }
 
-    /// [`Self::multiply`], and all of `beside`, of no more vectors than there are to [`Self::spare`]; `size` is pitch and width.
+    /// [`Self::multiply`], and all of `beside`, of no more vectors than there are to
+    /// [`Self::spare`]; `size` is pitch and width.
     pub fn multiply_beside(
         self,
         a: &Lanes<'_>,
@@ -177,8 +182,8 @@ impl Kernel {
 }
 
 vectorised! {
-    /// Sums of the products of a block of [`MANY`] filters and one column, whose values are `pitch` apart: in vectors of filters, as
-    /// a vector of columns would be computed for the sake of one.
+    /// Sums of the products of a block of [`MANY`] filters and one column, whose values are `pitch`
+    /// apart: in vectors of filters, as a vector of columns would be computed for the sake of one.
     fn one_column(a: &[f32], b: &[f32], pitch: usize) -> [f32; MANY] {
         let mut sums = [[0.0_f32; MANY]; 4];
         let (fours, rest) = a.as_chunks::<MANY>().0.as_chunks::<4>();
@@ -198,7 +203,8 @@ vectorised! {
 
 /// Operands of one block.
 struct Block<'a, B> {
-    // Not a copy, which would be made in larger pieces than it was written in, and wait for all that was stored before.
+    // Not a copy, which would be made in larger pieces than it was written in, and wait for all
+    // that was stored before.
     a: &'a Lanes<'a>,
     b: &'a [f32],
     pitch: usize,

@@ -1,8 +1,9 @@
-//! Fast CPU convolution, the layers around it, forward and backward, and Adam, for Burn's flex backend; on any other
-//! device, Burn's own. And products of plain slices, for exact search: [`PackedRows`].
+//! Fast CPU convolution, the layers around it, forward and backward, and Adam, for Burn's flex
+//! backend; on any other device, Burn's own. And products of plain slices, for exact search:
+//! [`PackedRows`].
 //!
-//! Work is divided among the threads of the current rayon pool. With the same number of threads the same inputs give
-//! the same bits.
+//! Work is divided among the threads of the current rayon pool. With the same number of threads the
+//! same inputs give the same bits.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -37,7 +38,6 @@ mod simd;
 mod strided;
 #[cfg(test)]
 mod tests;
-mod threads;
 mod transpose;
 mod weights;
 mod window;
@@ -54,19 +54,20 @@ pub use crate::memory::{MappedFile, keep_freed_memory};
 pub use crate::options::ConvOptions;
 pub use crate::packed_rows::PackedRows;
 pub use crate::prepared::PreparedFilters;
-pub use crate::threads::undivided;
 
-/// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional `bias` `[Co]`,
-/// differentiable in all three.
+/// Cross-correlation of `x` `[N, Ci, H, W]` with `weight` `[Co, Ci / groups, Kh, Kw]` and optional
+/// `bias` `[Co]`, differentiable in all three.
 ///
 /// # Panics
-/// Where [`ConvOptions::output_shape`] gives `None`, and if `bias` does not have one value per output channel.
+/// Where [`ConvOptions::output_shape`] gives `None`, and if `bias` does not have one value per
+/// output channel.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<4> {
     conv2d_then(x, weight, bias, None, false, options)
 }
 
-/// [`conv2d`], plus `add` of the output's shape, and with values below 0 set to 0 where `relu`: what follows a convolution
-/// in most networks, without a pass of its own. Differentiable in all four.
+/// [`conv2d`], plus `add` of the output's shape, and with values below 0 set to 0 where `relu`:
+/// what follows a convolution in most networks, without a pass of its own. Differentiable in all
+/// four.
 ///
 /// # Panics
 /// Where [`conv2d`] does, and if `add` does not have the output's shape.
@@ -81,8 +82,8 @@ pub fn conv2d_then(
     filtered(x, (weight, None), bias, add, relu, options)
 }
 
-/// [`conv2d_then`] with filters that do not change: their transforms are kept between calls. Differentiable in `x`, `bias` and
-/// `add`.
+/// [`conv2d_then`] with filters that do not change: their transforms are kept between calls.
+/// Differentiable in `x`, `bias` and `add`.
 ///
 /// # Panics
 /// Where [`conv2d_then`] does.
@@ -130,13 +131,13 @@ fn filtered(
     })
 }
 
-/// Transposed convolution of `x` `[N, Ci, H, W]` with `weight` `[Ci, Co / groups, Kh, Kw]` and optional `bias` `[Co]`:
-/// the gradient of [`conv2d`] in an input of height and width `size`, of which `x` is the output's. Differentiable in
-/// all three.
+/// Transposed convolution of `x` `[N, Ci, H, W]` with `weight` `[Ci, Co / groups, Kh, Kw]` and
+/// optional `bias` `[Co]`: the gradient of [`conv2d`] in an input of height and width `size`, of
+/// which `x` is the output's. Differentiable in all three.
 ///
 /// # Panics
-/// Where [`conv2d`] does not turn an image of `size` into one of `x`'s size, and if `bias` does not have one value per
-/// output channel.
+/// Where [`conv2d`] does not turn an image of `size` into one of `x`'s size, and if `bias` does not
+/// have one value per output channel.
 pub fn conv_transpose2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -156,8 +157,9 @@ pub fn conv_transpose2d(
     })
 }
 
-/// Normalises each channel of each image of `x` `[N, C, H, W]` to mean 0 and variance 1 (biased, plus `epsilon`),
-/// then scales by `gamma` `[C]` and shifts by `beta` `[C]`. Differentiable in all three.
+/// Normalises each channel of each image of `x` `[N, C, H, W]` to mean 0 and variance 1 (biased,
+/// plus `epsilon`), then scales by `gamma` `[C]` and shifts by `beta` `[C]`. Differentiable in all
+/// three.
 ///
 /// # Panics
 /// If `gamma` or `beta` does not have one value per channel.
@@ -165,8 +167,9 @@ pub fn instance_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f
     instance_norm_then(x, gamma, beta, epsilon, 1.0)
 }
 
-/// [`instance_norm`], then values that are not above 0 times `slope`: 0 is ReLU, and 1 leaves them as they are. What follows
-/// in most networks, without a pass of its own. Differentiable in all three.
+/// [`instance_norm`], then values that are not above 0 times `slope`: 0 is ReLU, and 1 leaves them
+/// as they are. What follows in most networks, without a pass of its own. Differentiable in all
+/// three.
 ///
 /// # Panics
 /// Where [`instance_norm`] does.
@@ -187,8 +190,9 @@ pub fn instance_norm_then(
     Tensor::from_dispatch(Dispatch::fast_instance_norm(x, gamma, beta, epsilon, slope))
 }
 
-/// Normalises each row of `x`, its last dimension, to mean 0 and variance 1 (biased, plus `epsilon`), then scales by `gamma`
-/// and shifts by `beta`, a value per place in the row. Differentiable in all three.
+/// Normalises each row of `x`, its last dimension, to mean 0 and variance 1 (biased, plus
+/// `epsilon`), then scales by `gamma` and shifts by `beta`, a value per place in the row.
+/// Differentiable in all three.
 ///
 /// # Panics
 /// If `gamma` or `beta` is not as long as a row.
@@ -224,8 +228,8 @@ pub fn activate<const D: usize>(x: Tensor<D>, function: Activation) -> Tensor<D>
     Tensor::from_dispatch(Dispatch::fast_activation(x.into_dispatch(), function))
 }
 
-/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `alpha`: a slope per channel `[C]`, or one for all
-/// `[1]`. Differentiable in both.
+/// Passes values of `x` `[N, C, H, W]` above 0 and scales others by `alpha`: a slope per channel
+/// `[C]`, or one for all `[1]`. Differentiable in both.
 ///
 /// # Panics
 /// If `alpha` has neither 1 value nor one per channel.
@@ -239,8 +243,9 @@ pub fn prelu(x: Tensor<4>, alpha: Tensor<1>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_prelu(x.into_dispatch(), alpha.into_dispatch()))
 }
 
-/// The largest value of each window of `x` `[N, C, H, W]`, by `kernel` and the stride, padding and dilation of `options`;
-/// of padding alone, −∞. Differentiable: the gradient goes to the first of equal values.
+/// The largest value of each window of `x` `[N, C, H, W]`, by `kernel` and the stride, padding and
+/// dilation of `options`; of padding alone, −∞. Differentiable: the gradient goes to the first of
+/// equal values.
 ///
 /// # Panics
 /// Where [`ConvOptions::output_size`] gives `None`.
@@ -251,7 +256,8 @@ pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], options: ConvOptions) -> Ten
     Tensor::from_dispatch(Dispatch::fast_max_pool2d(x.into_dispatch(), kernel, options))
 }
 
-/// Enlarges `x` `[N, C, H, W]` to `[N, C, H factor, W factor]` by repeating each pixel. Differentiable.
+/// Enlarges `x` `[N, C, H, W]` to `[N, C, H factor, W factor]` by repeating each pixel.
+/// Differentiable.
 ///
 /// # Panics
 /// If `factor` is 0.
@@ -263,8 +269,9 @@ pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_upsample_nearest(x.into_dispatch(), factor))
 }
 
-/// Turns `x` `[N, C factor², H, W]` into `[N, C, H factor, W factor]`: channel `c factor² + i factor + j` gives the
-/// pixels at rows `i` and columns `j`, modulo `factor`, of channel `c`. Differentiable.
+/// Turns `x` `[N, C factor², H, W]` into `[N, C, H factor, W factor]`: channel `c factor² + i
+/// factor + j` gives the pixels at rows `i` and columns `j`, modulo `factor`, of channel `c`.
+/// Differentiable.
 ///
 /// # Panics
 /// If `factor` is 0 or its square does not divide the channels.
@@ -278,7 +285,8 @@ pub fn pixel_shuffle(x: Tensor<4>, factor: usize) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_pixel_shuffle(x.into_dispatch(), factor))
 }
 
-/// Turns `x` `[N, C, H factor, W factor]` into `[N, C factor², H, W]`: the reverse of [`pixel_shuffle`].
+/// Turns `x` `[N, C, H factor, W factor]` into `[N, C factor², H, W]`: the reverse of
+/// [`pixel_shuffle`].
 ///
 /// # Panics
 /// If `factor` is 0 or does not divide height and width.

@@ -1,4 +1,5 @@
-//! What needs the system's help with memory: freed memory that stays, and files that are read where they lie.
+//! What needs the system's help with memory: freed memory that stays, and files that are read where
+//! they lie.
 
 use std::fs::File;
 use std::io;
@@ -6,23 +7,27 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
-/// Tells the C library's allocator to keep memory that is freed instead of returning it to the system; gives whether
-/// it agreed. For the whole process; call it once, at the start of a program that trains.
+/// Tells the C library's allocator to keep memory that is freed instead of returning it to the
+/// system; gives whether it agreed. For the whole process; call it once, at the start of a program
+/// that trains.
 ///
-/// A tensor of some megabytes is otherwise mapped anew each time it is made, and the system clears each of its pages
-/// at first touch, which takes longer than most operations on it. The price is that memory use stays at its peak.
-/// Does nothing and gives `false` anywhere but on Linux with glibc.
+/// A tensor of some megabytes is otherwise mapped anew each time it is made, and the system clears
+/// each of its pages at first touch, which takes longer than most operations on it. The price is
+/// that memory use stays at its peak. Does nothing and gives `false` anywhere but on Linux with
+/// glibc.
 pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::ffi::c_int;
-        /// `M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's `malloc.h`, out of reach; and `M_ARENA_MAX`: the arenas that
-        /// threads otherwise get give whole heaps back, and have no room for large tensors.
+        /// `M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's `malloc.h`, out of reach; and
+        /// `M_ARENA_MAX`: the arenas that threads otherwise get give whole heaps back, and have no
+        /// room for large tensors.
         const SETTINGS: [(c_int, c_int); 3] = [(-1, c_int::MAX), (-3, c_int::MAX), (-8, 1)];
         unsafe extern "C" {
             fn mallopt(parameter: c_int, value: c_int) -> c_int;
         }
-        // SAFETY: glibc declares `int mallopt(int, int)`, which takes its own lock and accepts these values.
+        // SAFETY: glibc declares `int mallopt(int, int)`, which takes its own lock and accepts
+        // these values.
         SETTINGS.iter().all(|&(parameter, value)| unsafe { mallopt(parameter, value) } == 1)
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
@@ -31,8 +36,9 @@ pub fn keep_freed_memory() -> bool {
 
 /// Bytes of a file where the system's cache holds them, not copied. Read-only.
 ///
-/// Whoever changes the file meanwhile changes the bytes, and whoever truncates it ends the process at the next access,
-/// as with any mapped file: map files that are replaced as a whole, as models are. A clone is the same mapping.
+/// Whoever changes the file meanwhile changes the bytes, and whoever truncates it ends the process
+/// at the next access, as with any mapped file: map files that are replaced as a whole, as models
+/// are. A clone is the same mapping.
 #[derive(Clone, Debug)]
 pub struct MappedFile(Arc<Mmap>);
 
@@ -42,8 +48,9 @@ impl MappedFile {
     /// # Errors
     /// Where the system does not map it.
     pub fn whole(file: &File) -> io::Result<Self> {
-        // SAFETY: the mapping is private to this type and only read. What another process writes into the file meanwhile
-        // is documented above; the bytes are taken for numbers, of which every pattern is one.
+        // SAFETY: the mapping is private to this type and only read. What another process writes
+        // into the file meanwhile is documented above; the bytes are taken for numbers, of which
+        // every pattern is one.
         unsafe { Mmap::map(file) }.map(|map| Self(Arc::new(map)))
     }
 
@@ -61,13 +68,13 @@ impl MappedFile {
         unsafe { MmapOptions::new().offset(offset).len(length).map(file) }.map(|map| Self(Arc::new(map)))
     }
 
-    /// Stops counting what was read so far as this process's memory; it is read from the file again where it is needed
-    /// again. A hint: does nothing where the system has no such call.
+    /// Stops counting what was read so far as this process's memory; it is read from the file again
+    /// where it is needed again. A hint: does nothing where the system has no such call.
     pub fn let_go(&self) {
         #[cfg(unix)]
         {
-            // SAFETY: the mapping is of a file and never written to, so that no page of it holds anything that the file
-            // does not: the next access finds the same bytes.
+            // SAFETY: the mapping is of a file and never written to, so that no page of it holds
+            // anything that the file does not: the next access finds the same bytes.
             let advised = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
             debug_assert!(advised.is_ok() || self.0.is_empty(), "{advised:?}");
         }

@@ -1,6 +1,6 @@
-//! Instance normalisation, forward and backward, one plane at a time.
-//! Source: Ulyanov et al., arXiv:1607.08022, eq. 1; the gradient follows by the chain rule. With the rectifier that follows it in
-//! most networks.
+//! Instance normalisation, forward and backward, one plane at a time. Source: Ulyanov et al.,
+//! arXiv:1607.08022, eq. 1; the gradient follows by the chain rule. With the rectifier that follows
+//! it in most networks.
 
 use rayon::prelude::*;
 
@@ -8,8 +8,8 @@ use crate::activation::leaky;
 use crate::simd::{reduce, squares, sum, vectorised};
 use crate::window::written_in_parts;
 
-/// Sizes of a batch of planes, the value added to each variance, and what values that are not above 0 are scaled by in the
-/// end: 1 without a rectifier.
+/// Sizes of a batch of planes, the value added to each variance, and what values that are not above
+/// 0 are scaled by in the end: 1 without a rectifier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
     pub channels: usize,
@@ -41,8 +41,7 @@ pub(crate) fn forward(planes: Planes, x: &[f32], gamma: &[f32], beta: &[f32]) ->
         let affine = Affine { mean, scale: scale * gamma[channel], shift: beta[channel] };
         normalise(target, source, affine, planes.slope);
     };
-    // SAFETY: `normalise` writes a value for each of a plane's.
-    unsafe { written_in_parts(x.len(), planes.area, plane) }
+    written_in_parts(x.len(), planes.area, plane)
 }
 
 /// Turns the `gradient` of the output into that of `x`; gives those of the scale and the shift.
@@ -113,8 +112,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// From the gradient of a normalised plane that of the plane; `statistics` are mean, scale and factor, `means` those of
-    /// the gradient and of the gradient times the normalised plane.
+    /// From the gradient of a normalised plane that of the plane; `statistics` are mean, scale and
+    /// factor, `means` those of the gradient and of the gradient times the normalised plane.
     fn input_gradient(gradient: &mut [f32], source: &[f32], statistics: [f32; 3], means: [f32; 2]) {
         let [mean, scale, factor] = statistics;
         let slope = scale * means[1];

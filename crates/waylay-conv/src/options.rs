@@ -11,8 +11,9 @@ pub struct ConvOptions {
     pub dilation: [usize; 2],
     /// Groups that channels are divided into.
     pub groups: usize,
-    /// Whether 3x3 kernels at stride 1 or 2 may go by Winograd's F(4x4, 3x3) where that is faster. Its rounding is two to five
-    /// times that of plain sums, and below 4e-6 of the largest value in the tests.
+    /// Whether 3x3 kernels at stride 1 or 2 may go by Winograd's F(4x4, 3x3) where that is faster.
+    /// Its rounding is two to five times that of plain sums, and below 4e-6 of the largest value in
+    /// the tests.
     pub winograd: bool,
 }
 
@@ -25,8 +26,8 @@ impl Default for ConvOptions {
 impl ConvOptions {
     /// Height and width of the output for an input and a kernel of the given heights and widths.
     ///
-    /// `None` where there is no output: a stride, dilation or kernel side of 0, a kernel that is larger than the
-    /// padded input, or sizes that overflow.
+    /// `None` where there is no output: a stride, dilation or kernel side of 0, a kernel that is
+    /// larger than the padded input, or sizes that overflow.
     pub fn output_size(&self, input: [usize; 2], kernel: [usize; 2]) -> Option<[usize; 2]> {
         let [top, left, bottom, right] = self.padding;
         let along = |axis: usize, before: usize, after: usize| {
@@ -81,8 +82,9 @@ impl Geometry {
         })
     }
 
-    /// The convolution that turns an image of height and width `size` into one of the shape of `x`, given `weight`
-    /// `[Ci, Co / groups, Kh, Kw]`: a transposed convolution of `x` is its gradient. Panics where there is none.
+    /// The convolution that turns an image of height and width `size` into one of the shape of `x`,
+    /// given `weight` `[Ci, Co / groups, Kh, Kw]`: a transposed convolution of `x` is its gradient.
+    /// Panics where there is none.
     pub fn expect_transposed(
         x: [usize; 4],
         weight: [usize; 4],
@@ -140,8 +142,8 @@ impl Geometry {
         self.kernel == [1; 2] && self.options.stride == [1; 2] && self.options.padding == [0; 4]
     }
 
-    /// The convolution that turns the gradient of the output into that of the input, given flipped filters; exists
-    /// for stride 1 with padding that reaches no further than the kernel.
+    /// The convolution that turns the gradient of the output into that of the input, given flipped
+    /// filters; exists for stride 1 with padding that reaches no further than the kernel.
     pub fn transposed(&self) -> Option<Self> {
         let [dy, dx] = self.options.dilation;
         let [reach_y, reach_x] = [dy * (self.kernel[0] - 1), dx * (self.kernel[1] - 1)];

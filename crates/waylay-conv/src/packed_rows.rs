@@ -37,13 +37,14 @@ impl PackedRows {
         self.rows
     }
 
-    /// Writes `A·Bᵀ` for row-major `b` `[n, k]` on the calling thread: the first `n` values of each of `m` rows of `out`, which are
-    /// `pitch` apart.
+    /// Writes `A·Bᵀ` for row-major `b` `[n, k]` on the calling thread: the first `n` values of each
+    /// of `m` rows of `out`, which are `pitch` apart.
     ///
     /// Each value is summed over `k` in an order that depends on `k` alone.
     ///
     /// # Panics
-    /// Where `b` is not whole rows of `k` values, they are more than `pitch`, or `out` does not hold `m` rows.
+    /// Where `b` is not whole rows of `k` values, they are more than `pitch`, or `out` does not
+    /// hold `m` rows.
     pub fn multiply_transposed(&self, b: &[f32], out: &mut [f32], pitch: usize) {
         let (n, k) = (b.len() / self.columns, self.columns);
         assert!(b.len().is_multiple_of(k), "`b` must be whole rows of k = {k} values");

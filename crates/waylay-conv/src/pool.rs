@@ -1,4 +1,5 @@
-//! Maxima of windows, first over rows, then over columns; gradients go to the first maximum of a window, as in PyTorch.
+//! Maxima of windows, first over rows, then over columns; gradients go to the first maximum of a
+//! window, as in PyTorch.
 
 use rayon::prelude::*;
 
@@ -29,8 +30,8 @@ impl Pooling {
         (self.output[1] - 1) * self.options.stride[1] + (self.kernel[1] - 1) * self.options.dilation[1] + 1
     }
 
-    /// Calls `visit` with the places along `axis` that window `index` covers and that lie in the image, and their taps, in
-    /// order.
+    /// Calls `visit` with the places along `axis` that window `index` covers and that lie in the
+    /// image, and their taps, in order.
     #[inline(always)]
     fn visit(&self, axis: usize, index: usize, mut visit: impl FnMut(usize, usize)) {
         let mut at = (index * self.options.stride[axis]).wrapping_sub(self.options.padding[axis]);
@@ -43,7 +44,8 @@ impl Pooling {
     }
 }
 
-/// Maxima of `x`, planes of `input`: planes of `output`. A window of nothing but padding gives −∞, one with a NaN a NaN.
+/// Maxima of `x`, planes of `input`: planes of `output`. A window of nothing but padding gives −∞,
+/// one with a NaN a NaN.
 pub(crate) fn max(p: &Pooling, x: &[f32]) -> Vec<f32> {
     let (area, len) = (p.input[0] * p.input[1], p.output[0] * p.output[1]);
     let (reach, step) = (p.reach(), p.options.stride[1]);
@@ -52,8 +54,7 @@ pub(crate) fn max(p: &Pooling, x: &[f32]) -> Vec<f32> {
             maxima(p, &x[index * area..][..area], space.split_at_mut(reach), target);
         });
     };
-    // SAFETY: `maxima` begins every row by writing all of it.
-    unsafe { written_in_parts(x.len() / area * len, len, fill) }
+    written_in_parts(x.len() / area * len, len, fill)
 }
 
 /// Gradient of `x` from the gradient of the output.
@@ -86,7 +87,8 @@ pub(crate) fn max_gradient(p: &Pooling, x: &[f32], gradient: &[f32]) -> Vec<f32>
     result
 }
 
-/// Whether `value` is to be taken instead of `most`: it is larger, or as large and seen by an earlier tap, or NaN.
+/// Whether `value` is to be taken instead of `most`: it is larger, or as large and seen by an
+/// earlier tap, or NaN.
 #[inline(always)]
 fn exceeds(value: f32, tap: f32, most: f32, first: f32) -> bool {
     (value > most) | ((value == most) & (tap < first)) | value.is_nan()
@@ -104,8 +106,9 @@ fn raise(most: &mut [f32], values: &[f32]) {
 }
 
 vectorised! {
-    /// The maxima of one plane: the larger of the rows that a row of windows covers, with what lies beside the image, are divided by their
-    /// places' remainders of the stride, so that every tap's values lie side by side.
+    /// The maxima of one plane: the larger of the rows that a row of windows covers, with what lies
+    /// beside the image, are divided by their places' remainders of the stride, so that every tap's
+    /// values lie side by side.
     fn maxima(p: &Pooling, plane: &[f32], space: (&mut [f32], &mut [f32]), target: &mut [f32]) {
         let ([_, width], [_, columns], step) = (p.input, p.output, p.options.stride[1]);
         let (line, phases) = space;

@@ -1,5 +1,5 @@
-//! Parametric rectifier: values above 0 pass, others are scaled by a slope per channel or by one slope for all.
-//! Source: He et al., arXiv:1502.01852, eq. 1.
+//! Parametric rectifier: values above 0 pass, others are scaled by a slope per channel or by one
+//! slope for all. Source: He et al., arXiv:1502.01852, eq. 1.
 
 use rayon::prelude::*;
 
@@ -7,14 +7,14 @@ use crate::activation::leaky;
 use crate::simd::{reduce, vectorised};
 use crate::window::written_in_parts;
 
-/// Output of the shape of `x` `[N, C, H, W]`, whose planes have `area` pixels, for `alpha` `[C]` or `[1]`.
+/// Output of the shape of `x` `[N, C, H, W]`, whose planes have `area` pixels, for `alpha` `[C]` or
+/// `[1]`.
 pub(crate) fn forward(x: &[f32], alpha: &[f32], channels: usize, area: usize) -> Vec<f32> {
     let plane = |index: usize, target: &mut [f32]| {
         let source = &x[index * area..][..area];
         rectify(target, source, slope(alpha, index % channels));
     };
-    // SAFETY: `rectify` writes a value for each of a plane's.
-    unsafe { written_in_parts(x.len(), area, plane) }
+    written_in_parts(x.len(), area, plane)
 }
 
 /// [`forward`], each of `x` replaced by what becomes of it.

@@ -1,4 +1,5 @@
-//! Prepared filters: 3x3 kernels that do not change any more, with the transforms that Winograd's method makes of them.
+//! Prepared filters: 3x3 kernels that do not change any more, with the transforms that Winograd's
+//! method makes of them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,10 +9,12 @@ use burn::tensor::{Float, Tensor};
 
 use crate::has_kernels;
 
-/// Filters `[Co, Ci, 3, 3]` that do not change any more, which [`conv2d_prepared`](crate::conv2d_prepared) takes in place of a
-/// tensor. The first convolution with them transforms them, if [`ConvOptions::winograd`](crate::ConvOptions::winograd) lets it,
-/// and the transform is kept as long as a clone of this value lives: up to four times the memory of the filters (nine
-/// times at stride 2), and less time for each convolution, the more so the smaller its output is.
+/// Filters `[Co, Ci, 3, 3]` that do not change any more, which
+/// [`conv2d_prepared`](crate::conv2d_prepared) takes in place of a tensor. The first convolution
+/// with them transforms them, if [`ConvOptions::winograd`](crate::ConvOptions::winograd) lets it,
+/// and the transform is kept as long as a clone of this value lives: up to four times the memory of
+/// the filters (nine times at stride 2), and less time for each convolution, the more so the
+/// smaller its output is.
 #[derive(Clone, Debug)]
 pub struct PreparedFilters(Arc<Prepared>);
 
@@ -25,7 +28,8 @@ struct Prepared {
 }
 
 impl PreparedFilters {
-    /// `None` for kernels other than 3x3, and for a tensor that the kernels of this crate do not take.
+    /// `None` for kernels other than 3x3, and for a tensor that the kernels of this crate do not
+    /// take.
     pub fn new(weight: &Tensor<4>) -> Option<Self> {
         if weight.dims()[2..] != [3; 2] || !has_kernels(weight) {
             return None;
@@ -46,7 +50,8 @@ impl PreparedFilters {
         &self.0.values
     }
 
-    /// What `make` makes of these filters for `stride` 1 or 2: made the first time, without waiting for other threads, then kept.
+    /// What `make` makes of these filters for `stride` 1 or 2: made the first time, without waiting
+    /// for other threads, then kept.
     pub(crate) fn transformed(&self, stride: usize, make: impl FnOnce() -> Vec<f32>) -> &[f32] {
         self.0.transformed[stride - 1].get_or_init(make)
     }

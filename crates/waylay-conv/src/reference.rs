@@ -1,4 +1,5 @@
-//! Reference implementations on Burn's own operations: the fallback on other devices, and what the kernels are tested against.
+//! Reference implementations on Burn's own operations: the fallback on other devices, and what the
+//! kernels are tested against.
 
 use burn::tensor::ops::{ConvOptions as BurnOptions, ConvTransposeOptions, MaxPoolOptions, PadMode};
 use burn::tensor::{Tensor, activation};

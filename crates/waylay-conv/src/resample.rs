@@ -1,5 +1,5 @@
-//! Enlarging planes by a whole factor: by repeating pixels, or by taking them in turn from several channels.
-//! Source of the latter: Shi et al., arXiv:1609.05158, eq. 4.
+//! Enlarging planes by a whole factor: by repeating pixels, or by taking them in turn from several
+//! channels. Source of the latter: Shi et al., arXiv:1609.05158, eq. 4.
 
 use rayon::prelude::*;
 
@@ -19,7 +19,8 @@ pub(crate) fn repeat(x: &[f32], [h, w]: [usize; 2], factor: usize) -> Vec<f32> {
     output
 }
 
-/// Sums each square of `factor` x `factor` pixels into one of planes `[H, W]`: the adjoint of [`repeat`].
+/// Sums each square of `factor` x `factor` pixels into one of planes `[H, W]`: the adjoint of
+/// [`repeat`].
 pub(crate) fn sum_squares(x: &[f32], [h, w]: [usize; 2], factor: usize) -> Vec<f32> {
     let mut output = vec![0.0; x.len() / (factor * factor)];
     let pairs = output.par_chunks_mut(h * w).zip(x.par_chunks(h * w * factor * factor));
@@ -31,7 +32,8 @@ pub(crate) fn sum_squares(x: &[f32], [h, w]: [usize; 2], factor: usize) -> Vec<f
     output
 }
 
-/// Channels `[C factor², H, W]` woven into `[C, H factor, W factor]`, for planes `[H, W]` of any number of images.
+/// Channels `[C factor², H, W]` woven into `[C, H factor, W factor]`, for planes `[H, W]` of any
+/// number of images.
 pub(crate) fn weave(x: &[f32], [h, w]: [usize; 2], factor: usize) -> Vec<f32> {
     let mut output = vec![0.0; x.len()];
     let size = h * w * factor * factor;

@@ -16,7 +16,8 @@ fn part(width: usize) -> usize {
     (BLOCK / width).max(1) * width
 }
 
-/// `x`, rows of `gamma`'s length, each with mean 0 and variance 1, scaled by `gamma` and shifted by `beta`.
+/// `x`, rows of `gamma`'s length, each with mean 0 and variance 1, scaled by `gamma` and shifted by
+/// `beta`.
 pub(crate) fn normalise(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64) -> Vec<f32> {
     let (width, size) = (gamma.len(), part(gamma.len()));
     let rows = |index: usize, target: &mut [f32]| {
@@ -26,8 +27,7 @@ pub(crate) fn normalise(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64) ->
             affine(target, source, [mean, scale], gamma, beta);
         }
     };
-    // SAFETY: `affine` writes a value for each of a row's, and parts are whole rows.
-    unsafe { written_in_parts(x.len(), size, rows) }
+    written_in_parts(x.len(), size, rows)
 }
 
 /// Gradient of `x` from the gradient of [`normalise`]'s output.
@@ -46,8 +46,7 @@ pub(crate) fn normalise_gradient(x: &[f32], gamma: &[f32], gradient: &[f32], eps
             input_gradient(target, source, [mean, scale, total, aligned * scale * scale]);
         }
     };
-    // SAFETY: `product` writes a value for each of a row's before it is read, and parts are whole rows.
-    unsafe { written_in_parts(x.len(), size, rows) }
+    written_in_parts(x.len(), size, rows)
 }
 
 /// Gradients of the scale and of the shift, of `width` values.

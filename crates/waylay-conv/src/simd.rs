@@ -1,6 +1,7 @@
 //! Loops compiled for several instruction sets, and a few of those loops.
 
-/// Compiles a function for AVX-512, for AVX2 and for any processor, and calls the best that this one can run.
+/// Compiles a function for AVX-512, for AVX2 and for any processor, and calls the best that this
+/// one can run.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -43,19 +44,19 @@ pub(crate) fn has_avx2() -> bool {
     level() >= 1
 }
 
-/// 2 with AVX-512, 1 with AVX2 and FMA, 0 without; found out once.
+/// 2 with AVX-512, 1 with AVX2 and FMA, 0 without: what pulp detects, which the kernels that are
+/// written over its vectors go by too, kept.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn level() -> u8 {
     static LEVEL: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
     #[cold]
     fn detect() -> u8 {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq");
-        let found = u8::from(avx2) + u8::from(avx2 && avx512);
+        let found = match pulp::Arch::new() {
+            pulp::Arch::V4(_) => 2,
+            pulp::Arch::V3(_) => 1,
+            _ => 0,
+        };
         LEVEL.store(found, std::sync::atomic::Ordering::Relaxed);
         found
     }
@@ -84,7 +85,8 @@ vectorised! {
     }
 }
 
-/// Sum of `term` over pairs: in [`LANES`] single-precision lanes within a block, in double across blocks.
+/// Sum of `term` over pairs: in [`LANES`] single-precision lanes within a block, in double across
+/// blocks.
 #[inline(always)]
 pub(crate) fn reduce(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     let mut total = 0.0;
@@ -103,8 +105,8 @@ pub(crate) fn reduce(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f6
     total
 }
 
-/// Copies `source` to `target`, of the same length: for loops that are compiled for several instruction sets, where a call
-/// would cost more than the copy.
+/// Copies `source` to `target`, of the same length: for loops that are compiled for several
+/// instruction sets, where a call would cost more than the copy.
 #[inline(always)]
 pub(crate) fn copy(target: &mut [f32], source: &[f32]) {
     #[inline(always)]
@@ -151,13 +153,13 @@ pub(crate) fn deal(values: &[f32], step: usize, parts: &mut [f32]) {
     }
 }
 
-/// Asks for `values` to be brought near, ahead of their use.
+/// Prefetches `values` into the first-level cache.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32]) {
     values.chunks(16).for_each(|line| prefetch_at(line.as_ptr()));
 }
 
-/// Asks for what lies at `place` to be brought near, whether it is there or not.
+/// Prefetches the cache line at `place`, a valid address or not.
 #[inline(always)]
 pub(crate) fn prefetch_at(place: *const f32) {
     #[cfg(target_arch = "x86_64")]

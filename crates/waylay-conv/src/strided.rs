@@ -1,5 +1,6 @@
-//! The gradient of a strided convolution's input: pixels whose places leave the same remainders, divided by the stride, have
-//! seen the same taps, and their gradients are a convolution at stride 1 of the output's gradient with those taps.
+//! The gradient of a strided convolution's input: pixels whose places leave the same remainders,
+//! divided by the stride, have seen the same taps, and their gradients are a convolution at stride
+//! 1 of the output's gradient with those taps.
 
 use rayon::prelude::*;
 
@@ -38,8 +39,8 @@ impl Axis {
     }
 }
 
-/// Gradient of `x` from `weight` and the gradient of the output; `None` for dilated convolutions and for padding that reaches
-/// further than the kernel.
+/// Gradient of `x` from `weight` and the gradient of the output; `None` for dilated convolutions
+/// and for padding that reaches further than the kernel.
 pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Option<Vec<f32>> {
     let [down, across] = g.options.stride;
     let axes = |axis: usize| {
@@ -73,7 +74,8 @@ pub(crate) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     Some(output)
 }
 
-/// The gradients of the pixels of one remainder down and one across, `[N, Ci, rows, columns]`; nothing where no tap sees them.
+/// The gradients of the pixels of one remainder down and one across, `[N, Ci, rows, columns]`;
+/// nothing where no tap sees them.
 fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Axis) -> Vec<f32> {
     if row.taps * column.taps == 0 {
         return Vec::new();
@@ -98,10 +100,7 @@ fn phase(g: &Geometry, weight: &[f32], gradient: &[f32], row: &Axis, column: &Ax
         },
     };
     let len = g.images * g.in_channels * row.size * column.size;
-    // SAFETY: the convolution writes every value of its output.
-    unsafe {
-        written(len, |output| direct::forward(&convolution, gradient, &filters, &Epilogue::default(), output))
-    }
+    written(len, |output| direct::forward(&convolution, gradient, &filters, &Epilogue::default(), output))
 }
 
 vectorised! {

@@ -11,7 +11,8 @@ use crate::{
     layer_norm, max_pool2d, pixel_shuffle, pixel_unshuffle, prelu, reference, softmax, upsample_nearest,
 };
 
-/// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride, padding, dilation.
+/// A convolution's sizes: images, groups, channels in and out per group, input, kernel, stride,
+/// padding, dilation.
 type Case = (usize, usize, [usize; 2], [usize; 2], [usize; 2], [usize; 2], [usize; 4], [usize; 2]);
 
 const CASES: [Case; 37] = [
@@ -214,7 +215,8 @@ fn floats(data: TensorData) -> Vec<f32> {
     data.try_to_vec().expect("f32 values")
 }
 
-/// Output of `operation`, and the gradients of a weighted sum of it for `x` and each of the vectors.
+/// Output of `operation`, and the gradients of a weighted sum of it for `x` and each of the
+/// vectors.
 fn run<const D: usize>(
     inputs: &(Tensor<4>, Option<Tensor<D>>, Vec<Tensor<1>>),
     operation: impl Fn(&(Tensor<4>, Option<Tensor<D>>, Vec<Tensor<1>>)) -> Tensor<4>,

@@ -7,8 +7,8 @@ use crate::simd::{self, vectorised};
 /// Rows that are transposed at once.
 pub(crate) const EIGHT: usize = 8;
 
-/// The first values of `count` rows of `source`, `pitch` apart, to columns of `target`, whose rows are `width` long, at least
-/// `count`; zeros beyond.
+/// The first values of `count` rows of `source`, `pitch` apart, to columns of `target`, whose rows
+/// are `width` long, at least `count`; zeros beyond.
 pub(crate) fn transpose(source: &[f32], pitch: usize, count: usize, target: &mut [f32], width: usize) {
     let len = target.len() / width;
     for first in (0..width).step_by(EIGHT) {
@@ -28,8 +28,9 @@ pub(crate) fn transpose(source: &[f32], pitch: usize, count: usize, target: &mut
     }
 }
 
-/// Sets `product`, `m` rows of `n` values, `stride` apart, to the products of rows of `len` values, or adds them where `accumulate`:
-/// the `m` rows are `lanes`, in blocks of as many as the kernel takes, and the `n` rows are those of `b`, `pitch` apart.
+/// Sets `product`, `m` rows of `n` values, `stride` apart, to the products of rows of `len` values,
+/// or adds them where `accumulate`: the `m` rows are `lanes`, in blocks of as many as the kernel
+/// takes, and the `n` rows are those of `b`, `pitch` apart.
 pub(crate) fn multiply_rows<'a>(
     product: &mut [f32],
     stride: usize,
@@ -79,8 +80,8 @@ vectorised! {
     }
 }
 
-/// `len` values of [`EIGHT`] rows, `pitch` apart, to as many columns of rows that are `width` apart: for loops that are compiled for several
-/// instruction sets.
+/// `len` values of [`EIGHT`] rows, `pitch` apart, to as many columns of rows that are `width`
+/// apart: for loops that are compiled for several instruction sets.
 #[inline(always)]
 pub(crate) fn eight_to_columns<T: Copy>(rows: &[T], pitch: usize, len: usize, out: &mut [T], width: usize) {
     let f = |row: usize| &rows[row * pitch..][..len];

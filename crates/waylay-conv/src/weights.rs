@@ -1,5 +1,6 @@
-//! The gradient of a convolution's weight: columns of the input times the gradient of the output, summed over all outputs.
-//! Both are transposed so that the sum runs over the rows that [`Kernel::multiply`] takes.
+//! The gradient of a convolution's weight: columns of the input times the gradient of the output,
+//! summed over all outputs. Both are transposed so that the sum runs over the rows that
+//! [`Kernel::multiply`] takes.
 
 use std::ops::Range;
 
@@ -31,7 +32,8 @@ pub(crate) fn gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let mut share = g.group_in().div_ceil(threads).min(CHANNELS);
     let mut parts = 1;
     if tasks(share) < ENOUGH * threads && !(g.options.groups * g.group_in()).is_multiple_of(share * threads) {
-        // Channels cannot be divided well, but outputs can: each part of them is summed up on its own.
+        // Channels cannot be divided well, but outputs can: each part of them is summed up on its
+        // own.
         (share, parts) = (g.group_in().min(CHANNELS), threads.min(panels.len()));
     }
     let (tasks, chunks) = (tasks(share), g.group_in().div_ceil(share));
@@ -84,7 +86,8 @@ impl Filters {
         self.panels().map(|(_, width)| width).sum()
     }
 
-    /// Writes the gradient of a panel of outputs: for each panel of filters, a row for each output, a column for each filter.
+    /// Writes the gradient of a panel of outputs: for each panel of filters, a row for each output,
+    /// a column for each filter.
     fn transpose(self, g: &Geometry, gradient: &[f32], group: usize, outputs: &Panel, target: &mut [f32]) {
         let mut rest = target;
         for (first, width) in self.panels() {
@@ -111,7 +114,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Writes the gradient of the weights of some input channels of a group, where the weights begin at `start`.
+    /// Writes the gradient of the weights of some input channels of a group, where the weights
+    /// begin at `start`.
     fn sum(&self, group: usize, channels: Range<usize>, weight: &Shared<'_>, start: usize) {
         let (g, kernel) = (self.g, self.filters.kernel);
         let (count, width) = (kernel.filters(), self.filters.width());
@@ -149,7 +153,8 @@ impl Work<'_> {
                     let place = start
                         + (group * g.group_out() + filter) * g.depth()
                         + channels.start * g.kernel_area();
-                    // SAFETY: tasks differ in their parts, their input channels or their groups, so that no weight belongs to two.
+                    // SAFETY: tasks differ in their parts, their input channels or their groups, so
+                    // that no weight belongs to two.
                     let mut target = unsafe { weight.window(place, 1, rows, rows) };
                     let blocks = sums[done + filter - first..].chunks(count * self.filters.width());
                     for (target, sums) in target.row(0).chunks_mut(count).zip(blocks) {

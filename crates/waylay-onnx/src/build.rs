@@ -1,5 +1,5 @@
-//! From a decoded file to a checked graph: whatever a file can get wrong without being run is refused here, such as order, cycles,
-//! duplicate names, types and sizes.
+//! From a decoded file to a checked graph: whatever a file can get wrong without being run is
+//! refused here, such as order, cycles, duplicate names, types and sizes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,8 +23,8 @@ pub(crate) fn build(model: ModelProto, file: &str, source: &Source<'_>) -> Resul
     build_with(model, file, source, &[])
 }
 
-/// As [`build`], with the inputs called `bound` taken as constants to come; if any are named, there need be no
-/// image.
+/// As [`build`], with the inputs called `bound` taken as constants to come; if any are named, there
+/// need be no image.
 pub(crate) fn build_with(
     model: ModelProto,
     file: &str,
@@ -202,8 +202,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// An `If` becomes the nodes of both branches, each guarded by the condition, and a node that takes the outputs of
-    /// the branch that ran: inputs condition, then-outputs, else-outputs.
+    /// An `If` becomes the nodes of both branches, each guarded by the condition, and a node that
+    /// takes the outputs of the branch that ran: inputs condition, then-outputs, else-outputs.
     fn branches(&mut self, mut node: NodeProto) -> Result<(), OnnxError> {
         let name = node.name.clone().unwrap_or_default();
         let fail = |reason: &str| OnnxError::Node {

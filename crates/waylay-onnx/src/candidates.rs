@@ -1,11 +1,13 @@
-//! Which tensors of a graph can serve as the embedding, and which one should where the output is a classifier's.
+//! Which tensors of a graph can serve as the embedding, and which one should where the output is a
+//! classifier's.
 
 use serde::Serialize;
 
 use crate::graph::{Graph, Id, Node};
 use crate::trace::Trace;
 
-/// Class counts of well-known data sets: CIFAR, Places, ImageNet, ImageNet with background, ImageNet-12k, -21k.
+/// Class counts of well-known data sets: CIFAR, Places, ImageNet, ImageNet with background,
+/// ImageNet-12k, -21k.
 const CLASS_COUNTS: [usize; 10] = [10, 100, 200, 365, 1000, 1001, 11_221, 11_821, 21_841, 21_843];
 
 /// A tensor that can be the embedding.
@@ -23,7 +25,8 @@ pub struct Candidate {
     pub proposed: bool,
 }
 
-/// Operators behind a classifier's product that change no ranking, and those between its features and it.
+/// Operators behind a classifier's product that change no ranking, and those between its features
+/// and it.
 const BEHIND: [&str; 7] = ["Softmax", "LogSoftmax", "Identity", "Reshape", "Flatten", "Squeeze", "Dropout"];
 
 /// Candidates of a graph whose output is `output`, by the shapes that a dry run met.

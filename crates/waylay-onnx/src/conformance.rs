@@ -20,7 +20,8 @@ use crate::value::{Ranked, Value};
 pub enum NodeTest {
     /// All outputs agree.
     Passed {
-        /// Whether the operator ran on tensors, with gradients; otherwise it takes only what is known without an image.
+        /// Whether the operator ran on tensors, with gradients; otherwise it takes only what is
+        /// known without an image.
         on_image_path: bool,
     },
     /// An operator that is not in the list, so the test says nothing.
@@ -28,7 +29,8 @@ pub enum NodeTest {
         /// Which.
         operator: String,
     },
-    /// Numbers that no image network holds: text, complex numbers, floats of 8 bits or less, integers of 4 or less.
+    /// Numbers that no image network holds: text, complex numbers, floats of 8 bits or less,
+    /// integers of 4 or less.
     OtherType,
     /// An output differs, or an error.
     Failed {
@@ -37,8 +39,9 @@ pub enum NodeTest {
     },
 }
 
-/// Runs `model` on `inputs` and compares with `outputs`, all messages of `onnx.proto` (`ModelProto`, `TensorProto`): the
-/// layout of the backend tests of the package `onnx`. Outputs agree where |a − b| ≤ `atol` + `rtol`·|b|.
+/// Runs `model` on `inputs` and compares with `outputs`, all messages of `onnx.proto`
+/// (`ModelProto`, `TensorProto`): the layout of the backend tests of the package `onnx`. Outputs
+/// agree where |a − b| ≤ `atol` + `rtol`·|b|.
 pub fn node_test(model: &[u8], inputs: &[Vec<u8>], outputs: &[Vec<u8>], [rtol, atol]: [f32; 2]) -> NodeTest {
     match run(model, inputs, outputs, [rtol, atol]) {
         Ok(result) => result,
@@ -52,7 +55,8 @@ fn run(
     outputs: &[Vec<u8>],
     tolerance: [f32; 2],
 ) -> Result<NodeTest, OnnxError> {
-    // Half precision is computed in `f32`, and so is off by what the expected result was rounded by.
+    // Half precision is computed in `f32`, and so is off by what the expected result was rounded
+    // by.
     let rounded = |t: &TensorProto| match t.data_type {
         Some(10) => 2f32.powi(-9),
         Some(16) => 2f32.powi(-7),
@@ -82,7 +86,8 @@ fn run(
     if let Some(node) = nodes.into_iter().find(|n| foreign(&n.domain)) {
         return Ok(NodeTest::Unsupported { operator: node.op_type.clone().unwrap_or_default() });
     }
-    // The few tests from before the first operator set that is read are of operators that have not changed.
+    // The few tests from before the first operator set that is read are of operators that have not
+    // changed.
     for set in &mut model.opset_import {
         set.version = set.version.map(|v| v.max(7));
     }

@@ -90,7 +90,8 @@ impl Constant {
         Self { dims, values }
     }
 
-    /// Decodes `proto`, whose floats must be finite. External data is looked for in `folder`, and refused without one.
+    /// Decodes `proto`, whose floats must be finite. External data is looked for in `folder`, and
+    /// refused without one.
     pub fn decode(proto: TensorProto, folder: Option<&Path>) -> Result<Self, OnnxError> {
         let tensor = proto.name.clone().unwrap_or_default();
         let checked = decode(proto, folder).and_then(|c| check_finite(&c).map(|()| c));
@@ -164,7 +165,8 @@ fn decode(mut proto: TensorProto, folder: Option<&Path>) -> Result<Constant, Str
     Ok(constant)
 }
 
-/// Refuses NaN anywhere and infinity in anything larger than one element (bounds of a Clip may be infinite).
+/// Refuses NaN anywhere and infinity in anything larger than one element (bounds of a Clip may be
+/// infinite).
 fn check_finite(constant: &Constant) -> Result<(), String> {
     let Some(values) = constant.as_floats() else { return Ok(()) };
     match values.iter().position(|v| v.is_nan() || (values.len() > 1 && v.is_infinite())) {
@@ -225,7 +227,8 @@ fn unknown_type(code: i32) -> String {
     )
 }
 
-/// Reads the part of a file beside the model that holds the tensor's bytes. The path must stay in `folder`.
+/// Reads the part of a file beside the model that holds the tensor's bytes. The path must stay in
+/// `folder`.
 fn read_external(proto: &TensorProto, folder: Option<&Path>) -> Result<Bytes, String> {
     let entry = |key: &str| {
         proto.external_data.iter().find(|e| e.key.as_deref() == Some(key)).and_then(|e| e.value.as_deref())

@@ -1,5 +1,6 @@
-//! What is done to a graph once, before it runs: nodes that change nothing go, constants are computed, a
-//! BatchNormalization behind a convolution becomes part of its weights, and what no output needs is dropped.
+//! What is done to a graph once, before it runs: nodes that change nothing go, constants are
+//! computed, a BatchNormalization behind a convolution becomes part of its weights, and what no
+//! output needs is dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,8 +27,9 @@ pub(crate) fn fold(graph: &mut Graph, output: Id, device: &Device) -> Result<(),
     Ok(())
 }
 
-/// Runs `call`'s node; the reason of a failure becomes an error that names the node. What is known without an image
-/// stays known, and integers that an operator computed as floats become integers again.
+/// Runs `call`'s node; the reason of a failure becomes an error that names the node. What is known
+/// without an image stays known, and integers that an operator computed as floats become integers
+/// again.
 pub(crate) fn apply(node: &Node, mut call: Call<'_>) -> Result<Vec<Value>, OnnxError> {
     let fail = |reason| OnnxError::Node { node: node.name.clone(), operator: node.operator.clone(), reason };
     let operator = ops::find(&node.operator).ok_or_else(|| fail("the operator is not supported".into()))?;
@@ -62,7 +64,8 @@ pub(crate) fn apply_then(
     })
 }
 
-/// Whether the branches of `If` that `node` stands in are taken; none where a condition is not known.
+/// Whether the branches of `If` that `node` stands in are taken; none where a condition is not
+/// known.
 pub(crate) fn is_live<'v>(node: &Node, find: impl Fn(Id) -> Option<&'v Value>) -> Option<bool> {
     for &(id, wanted) in &node.guards {
         match find(id).and_then(Value::as_flag) {
@@ -74,7 +77,8 @@ pub(crate) fn is_live<'v>(node: &Node, find: impl Fn(Id) -> Option<&'v Value>) -
     Some(true)
 }
 
-/// Where the condition of an `If` is known, the outputs of the branch that is not taken are as good as left out.
+/// Where the condition of an `If` is known, the outputs of the branch that is not taken are as good
+/// as left out.
 fn forget_dead_branch(node: &mut Node, known: &BTreeMap<Id, Value>) {
     let condition = node.inputs[0].and_then(|id| known.get(&id)).and_then(Value::as_flag);
     let half = node.inputs.len() / 2;
@@ -96,7 +100,8 @@ fn drop_unused(graph: &mut Graph) {
         }
     }
     kept.reverse();
-    // An output that nobody reads (the mask of a Dropout, the running mean of a BatchNormalization) is as good as left out.
+    // An output that nobody reads (the mask of a Dropout, the running mean of a BatchNormalization)
+    // is as good as left out.
     for node in &mut kept {
         for output in &mut node.outputs {
             *output = output.filter(|&id| needed[id]);

@@ -8,7 +8,8 @@ use crate::proto::{AttributeProto, FunctionProto, NodeProto};
 /// Deepest nesting of functions.
 const MAX_DEPTH: usize = 32;
 
-/// `nodes` with every call of one of `functions` replaced by the function's nodes; an error where there would be more than `most`.
+/// `nodes` with every call of one of `functions` replaced by the function's nodes; an error where
+/// there would be more than `most`.
 pub(crate) fn inline(
     nodes: Vec<NodeProto>,
     functions: &[FunctionProto],
@@ -59,8 +60,9 @@ impl Inliner<'_> {
     }
 }
 
-/// The nodes of `function` as called by `call`: its inputs and outputs take the caller's names, inner names are
-/// prefixed, referenced attributes take the caller's values or the function's defaults.
+/// The nodes of `function` as called by `call`: its inputs and outputs take the caller's names,
+/// inner names are prefixed, referenced attributes take the caller's values or the function's
+/// defaults.
 fn expand(call: &NodeProto, function: &FunctionProto, number: usize) -> Vec<NodeProto> {
     let mut names: HashMap<&str, String> = HashMap::new();
     for (index, inner) in function.input.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Convolutions take on the addition and the rectifier that follow them: one pass over the output instead of three.
+//! Convolutions take on the addition and the rectifier that follow them: one pass over the output
+//! instead of three.
 
 use std::collections::HashMap;
 
@@ -25,8 +26,8 @@ pub(crate) struct Then {
     pub relu: bool,
 }
 
-/// Merges each convolution of `steps` with an addition and a rectifier behind it, where nobody else reads what is between
-/// them, it is not `wanted`, and what is added has the same shape.
+/// Merges each convolution of `steps` with an addition and a rectifier behind it, where nobody else
+/// reads what is between them, it is not `wanted`, and what is added has the same shape.
 pub(crate) fn fuse(
     graph: &Graph,
     steps: &mut Vec<Step>,

@@ -1,7 +1,9 @@
-//! Random damage to models: whatever is opened ends in a network or in an error, within a second, and never in a panic.
+//! Random damage to models: whatever is opened ends in a network or in an error, within a second,
+//! and never in a panic.
 //!
-//! A few thousand cases run with the other tests. For longer, with a seed of one's own and all of ONNX's own tests (see
-//! `scripts/golden/onnx_node_tests.py`) beside the networks here, in bounded memory:
+//! A few thousand cases run with the other tests. For longer, with a seed of one's own and all of
+//! ONNX's own tests (see `scripts/golden/onnx_node_tests.py`) beside the networks here, in bounded
+//! memory:
 //!
 //! ```sh
 //! ulimit -v 6000000
@@ -218,8 +220,8 @@ fn change_shape(value: &mut ValueInfoProto, random: &mut impl RngExt) {
     }
 }
 
-/// Damages `cases` until `enough`, and gives how many it damaged. Each place that panics, and each case that takes too
-/// long, fails the test at the end, with one file to repeat it.
+/// Damages `cases` until `enough`, and gives how many it damaged. Each place that panics, and each
+/// case that takes too long, fails the test at the end, with one file to repeat it.
 fn fuzz(cases: &[Case], seed: u64, mut enough: impl FnMut(usize) -> bool) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let mut failures = BTreeMap::new();

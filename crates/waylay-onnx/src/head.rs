@@ -1,5 +1,6 @@
-//! What comes behind the network: pooling of a map to a vector, and whitening.
-//! Sources: generalised-mean pooling and learned whitening, Radenović et al., arXiv:1711.02512, eqs. 3 and 6.
+//! What comes behind the network: pooling of a map to a vector, and whitening. Sources:
+//! generalised-mean pooling and learned whitening, Radenović et al., arXiv:1711.02512, eqs. 3 and
+//! 6.
 
 use std::path::Path;
 
@@ -38,8 +39,9 @@ pub struct Whitening {
 }
 
 impl Whitening {
-    /// Reads a NumPy file of shape `[D_out, D_in]` (W), or `[D_out, D_in + 1]` whose last column is b; which of the two
-    /// follows from `dim` = D_in. `float32` or `float64`, C order, finite numbers.
+    /// Reads a NumPy file of shape `[D_out, D_in]` (W), or `[D_out, D_in + 1]` whose last column is
+    /// b; which of the two follows from `dim` = D_in. `float32` or `float64`, C order, finite
+    /// numbers.
     pub fn read(path: &Path, dim: usize) -> Result<Self, OnnxError> {
         let bad = |reason: String| OnnxError::Reference { path: path.to_owned(), reason };
         let bytes =

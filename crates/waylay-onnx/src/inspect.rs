@@ -61,7 +61,8 @@ pub struct Inspection {
     pub taps: Vec<Tap>,
     /// The only batch size the graph takes; none where it takes any, or cannot be run.
     pub fixed_batch: Option<usize>,
-    /// Tensors that can serve as the embedding, the first output first; one may be proposed in its place.
+    /// Tensors that can serve as the embedding, the first output first; one may be proposed in its
+    /// place.
     pub candidates: Vec<Candidate>,
     /// What the graph does to the image before anything else, where that is a normalisation.
     pub normalises: Option<String>,

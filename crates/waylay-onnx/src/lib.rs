@@ -1,14 +1,15 @@
-//! Any image network in an ONNX file, run on [Burn](burn) and differentiable with respect to its input: decoded, checked, folded,
-//! fused, and computed by the kernels of [`waylay_conv`].
+//! Any image network in an ONNX file, run on [Burn](burn) and differentiable with respect to its
+//! input: decoded, checked, folded, fused, and computed by the kernels of [`waylay_conv`].
 //!
 //! ```text
 //! bytes ─ proto ─► build ─► graph ─ fold ─► network ─ load ─► Model
 //!         decode   check             once    run       sizes   input to embedding
 //! ```
 //!
-//! [`Model`] is a file that can be run. [`inspect()`] says what is in one, also where it cannot be run; [`verify()`] compares values and
-//! gradients with arrays that another framework computed; [`time`] says how long it takes; [`write()`] makes a file of a plain chain
-//! of layers. Everything a file can get wrong ends in an [`OnnxError`], never in a panic.
+//! [`Model`] is a file that can be run. [`inspect()`] says what is in one, also where it cannot be
+//! run; [`verify()`] compares values and gradients with arrays that another framework computed;
+//! [`time`] says how long it takes; [`write()`] makes a file of a plain chain of layers. Everything
+//! a file can get wrong ends in an [`OnnxError`], never in a panic.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

@@ -1,4 +1,5 @@
-//! From a checked graph to a network whose sizes are known: one dry run on a made-up image measures them.
+//! From a checked graph to a network whose sizes are known: one dry run on a made-up image measures
+//! them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -34,7 +35,8 @@ pub(crate) struct Loaded {
     head: Fitted,
 }
 
-/// Folds `graph` and runs it once, or a few times where it must be found out whether it takes any batch.
+/// Folds `graph` and runs it once, or a few times where it must be found out whether it takes any
+/// batch.
 pub(crate) fn load(graph: Graph, options: &ModelOptions) -> Result<Loaded, OnnxError> {
     let file = graph.file.clone();
     let (declared, input) = input_size(&graph, options)?;
@@ -77,7 +79,8 @@ pub(crate) fn load(graph: Graph, options: &ModelOptions) -> Result<Loaded, OnnxE
 }
 
 impl Loaded {
-    /// Embeddings `[N, dim]` and taps for what the network takes, any batch; looped where its batch is fixed.
+    /// Embeddings `[N, dim]` and taps for what the network takes, any batch; looped where its batch
+    /// is fixed.
     pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Tensor<2>, Vec<Tensor<4>>), OnnxError> {
         let count = input.dims()[0];
         let Some(batch) = self.fixed_batch.filter(|b| *b != count) else {
@@ -163,8 +166,8 @@ fn made_up(count: usize, [c, h, w]: [usize; 3], layout: Layout, device: &Device)
 /// Maps taken of one spatial size, besides the last.
 const TAPS_PER_SIZE: usize = 4;
 
-/// For each spatial size below the input's, from the largest to the smallest: the last map of that size, and evenly
-/// spaced ones among those that leave an activation.
+/// For each spatial size below the input's, from the largest to the smallest: the last map of that
+/// size, and evenly spaced ones among those that leave an activation.
 fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Vec<(Tap, usize)> {
     let mut by_size: BTreeMap<Reverse<[usize; 3]>, Vec<(Id, usize)>> = BTreeMap::new();
     for (id, dims) in &trace.shapes {
@@ -192,8 +195,9 @@ fn taps(network: &Network, trace: &Trace, batch: usize, input: [usize; 3]) -> Ve
     taps
 }
 
-/// Whether two images at once give what they give one by one, as the file is or with its Reshapes loosened. What a
-/// file declares is not trusted: exporters write a batch of 1 into networks that take any, and the reverse.
+/// Whether two images at once give what they give one by one, as the file is or with its Reshapes
+/// loosened. What a file declares is not trusted: exporters write a batch of 1 into networks that
+/// take any, and the reverse.
 fn any_batch(loaded: &mut Loaded) -> bool {
     let pair = made_up(2, loaded.input, loaded.layout, loaded.network.device());
     let floats = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<_>>();

@@ -1,4 +1,5 @@
-//! An opened file: its sizes are known, and it runs on batches of any size, with gradients where the input is tracked.
+//! An opened file: its sizes are known, and it runs on batches of any size, with gradients where
+//! the input is tracked.
 
 use std::path::Path;
 
@@ -16,7 +17,8 @@ use crate::options::{ModelOptions, Tap};
 use crate::proto::ModelProto;
 use crate::source::{Source, file_name};
 
-/// A network from an ONNX file, with one image as its input. Every dimension of its output but the first makes the embedding.
+/// A network from an ONNX file, with one image as its input. Every dimension of its output but the
+/// first makes the embedding.
 ///
 /// ```no_run
 /// use burn::tensor::{Device, Tensor};
@@ -24,9 +26,11 @@ use crate::source::{Source, file_name};
 ///
 /// let model = Model::open("model.onnx".as_ref(), ModelOptions::default())?;
 /// let [channels, height, width] = model.input();
-/// let x = Tensor::<4>::zeros([1, channels, height, width], &Device::flex().autodiff()).require_grad();
+/// let device = Device::flex().autodiff();
+/// let x = Tensor::<4>::zeros([1, channels, height, width], &device).require_grad();
 /// let gradients = model.run(x.clone())?.powi_scalar(2).sum().backward();
-/// let gradient = x.grad(&gradients); // of the squared length of the embedding, with respect to the input
+/// // Of the squared length of the embedding, with respect to the input.
+/// let gradient = x.grad(&gradients);
 /// # Ok::<(), waylay_onnx::OnnxError>(())
 /// ```
 #[derive(Debug)]
@@ -64,8 +68,9 @@ impl Model {
         Ok(Self { name: name.to_owned(), hash, external, normalisation, loaded: load(graph, &options)? })
     }
 
-    /// Keeps nothing that convolutions make of their filters: that takes less memory, by as much as the constants take, and longer
-    /// where images come one by one. For training, whose batches are large, and whose own networks need the memory.
+    /// Keeps nothing that convolutions make of their filters: that takes less memory, by as much as
+    /// the constants take, and longer where images come one by one. For training, whose batches are
+    /// large, and whose own networks need the memory.
     #[must_use]
     pub fn without_kept_filters(mut self) -> Self {
         self.loaded.network.drop_prepared();
@@ -77,8 +82,9 @@ impl Model {
         &self.name
     }
 
-    /// SHA-256, in hexadecimal, of the file, the whitening matrix, `settings`, and the weights beside the file: whatever decides the
-    /// embedding, where `settings` says all that is not in the files.
+    /// SHA-256, in hexadecimal, of the file, the whitening matrix, `settings`, and the weights
+    /// beside the file: whatever decides the embedding, where `settings` says all that is not in
+    /// the files.
     pub fn fingerprint(&self, settings: &str) -> String {
         let mut hash = self.hash.clone();
         hash.update(settings);
@@ -101,8 +107,9 @@ impl Model {
         self.loaded.dim
     }
 
-    /// Feature maps, from the largest size to the smallest: for each spatial size below the input's, up to four activations evenly
-    /// spaced from the first to the last of that size, and the last map.
+    /// Feature maps, from the largest size to the smallest: for each spatial size below the
+    /// input's, up to four activations evenly spaced from the first to the last of that size, and
+    /// the last map.
     pub fn taps(&self) -> &[Tap] {
         &self.loaded.taps
     }
@@ -112,7 +119,8 @@ impl Model {
         self.loaded.network.device()
     }
 
-    /// The only batch size that the graph takes, in which case larger batches are looped over; none where any size runs at once.
+    /// The only batch size that the graph takes, in which case larger batches are looped over; none
+    /// where any size runs at once.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.loaded.fixed_batch
     }
@@ -122,13 +130,15 @@ impl Model {
         &self.loaded.candidates
     }
 
-    /// What the graph does to the image before anything else, where that is a normalisation: in words, with the node.
+    /// What the graph does to the image before anything else, where that is a normalisation: in
+    /// words, with the node.
     pub fn normalisation(&self) -> Option<&str> {
         self.normalisation.as_deref()
     }
 
-    /// Embeddings `[N, dim]` of an input `[N, ...]` as [`Self::input_shape`] states, of any batch size, already normalised as the
-    /// network was trained with. Differentiable with respect to the input where that is tracked.
+    /// Embeddings `[N, dim]` of an input `[N, ...]` as [`Self::input_shape`] states, of any batch
+    /// size, already normalised as the network was trained with. Differentiable with respect to the
+    /// input where that is tracked.
     pub fn run(&self, input: Tensor<4>) -> Result<Tensor<2>, OnnxError> {
         self.check(input.dims())?;
         Ok(self.loaded.run(input, false)?.0)

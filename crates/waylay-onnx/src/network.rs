@@ -1,9 +1,10 @@
-//! A folded graph that runs: on images of any batch size, with gradients where the image is tracked.
+//! A folded graph that runs: on images of any batch size, with gradients where the image is
+//! tracked.
 //!
-//! What depends only on the shape of the input is computed once per shape and kept as a plan; a value is freed after
-//! its last use.
-//! Where maps are large, images of a batch go one at a time up to the last place where a map of some size is all that is
-//! needed, then a few at a time up to another, these parts divided among the threads, and together from there on: maps stay in cache,
+//! What depends only on the shape of the input is computed once per shape and kept as a plan; a
+//! value is freed after its last use. Where maps are large, images of a batch go one at a time up
+//! to the last place where a map of some size is all that is needed, then a few at a time up to
+//! another, these parts divided among the threads, and together from there on: maps stay in cache,
 //! fewer live at once, and threads seldom wait for each other.
 
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use waylay_conv::{PreparedFilters, undivided};
+use waylay_conv::PreparedFilters;
 
 use crate::OnnxError;
 use crate::candidates::{self, Candidate};
@@ -24,7 +25,8 @@ use crate::ops::{self, Call};
 use crate::trace::Trace;
 use crate::value::{Ranked, Value};
 
-/// Constants with more elements live on the device only; smaller ones stay readable, as bounds and shapes must.
+/// Constants with more elements live on the device only; smaller ones stay readable, as bounds and
+/// shapes must.
 const SMALL: usize = 64;
 /// Plans kept; a run uses few batch sizes.
 const MAX_PLANS: usize = 16;
@@ -43,7 +45,8 @@ struct Stage {
 /// From the largest maps to the smallest.
 const STAGES: [Stage; 2] =
     [Stage { pixels: 768, least: 1, most: 1 }, Stage { pixels: 192, least: 2, most: 4 }];
-/// Fewest elements of the largest tensor, of one image, where it pays not to take all images together.
+/// Fewest elements of the largest tensor, of one image, where it pays not to take all images
+/// together.
 const PART_ELEMENTS: usize = 1 << 17;
 
 impl Stage {
@@ -63,8 +66,8 @@ impl Stage {
 /// How many values convolutions keep for each weight of a 3x3 kernel, at stride 1.
 const KEPT_PER_WEIGHT: usize = 4;
 
-/// The constants whose transforms convolutions keep: the smallest first, which belong to the largest maps, until that takes as
-/// much memory as all constants.
+/// The constants whose transforms convolutions keep: the smallest first, which belong to the
+/// largest maps, until that takes as much memory as all constants.
 fn prepare(known: &HashMap<Id, Value>) -> HashMap<Id, PreparedFilters> {
     let mut tensors: Vec<_> = known
         .iter()
@@ -114,7 +117,8 @@ struct Plan {
     cuts: [Option<Cut>; STAGES.len()],
 }
 
-/// A step after which one value alone is needed, and that value: behind the large maps, before the small ones.
+/// A step after which one value alone is needed, and that value: behind the large maps, before the
+/// small ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Cut {
     step: usize,
@@ -203,7 +207,8 @@ impl Network {
         self.plans.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Lets every Reshape to a shape that starts with 1 keep its input's batch instead. Gives what to undo.
+    /// Lets every Reshape to a shape that starts with 1 keep its input's batch instead. Gives what
+    /// to undo.
     pub fn loosen(&mut self) -> Vec<(usize, Node)> {
         let mut changed = Vec::new();
         for at in 0..self.graph.nodes.len() {
@@ -234,8 +239,8 @@ impl Network {
         self.forget_plans();
     }
 
-    /// The output and the taps for `input` `[N, C, H, W]`, or as the network lays images out. Taps are empty unless
-    /// wanted. The input's values are not checked.
+    /// The output and the taps for `input` `[N, C, H, W]`, or as the network lays images out. Taps
+    /// are empty unless wanted. The input's values are not checked.
     pub fn run(&self, input: Tensor<4>, taps: bool) -> Result<(Ranked, Vec<Tensor<4>>), OnnxError> {
         match self.plan((input.dims(), taps)) {
             Some(plan) => self.follow(&plan, input, taps),
@@ -298,8 +303,9 @@ impl Network {
         self.end(state)
     }
 
-    /// Takes the first steps of `plan` for parts of the batch, by the last of so many [`STAGES`] that pays, the parts divided among the
-    /// threads, where parts have the same steps; gives the step to go on from.
+    /// Takes the first steps of `plan` for parts of the batch, by the last of so many [`STAGES`]
+    /// that pays, the parts divided among the threads, where parts have the same steps; gives the
+    /// step to go on from.
     fn in_parts(&self, plan: &Plan, state: &mut State, stages: usize) -> Result<usize, OnnxError> {
         let (true, false) = (self.independent && state.batch > 1, state.device.is_autodiff()) else {
             return Ok(0);
@@ -318,7 +324,8 @@ impl Network {
         Ok(0)
     }
 
-    /// What the steps up to `value` make of `parts` of `input`; nothing if there are none, or some part has other steps.
+    /// What the steps up to `value` make of `parts` of `input`; nothing if there are none, or some
+    /// part has other steps.
     fn parts(
         &self,
         input: &Tensor<4>,
@@ -349,11 +356,7 @@ impl Network {
                 _ => None,
             })
         };
-        // Parts that are left over when all threads have had as many are divided.
-        let whole = parts.len() - parts.len() % rayon::current_num_threads();
-        let take = |(index, part)| if index < whole { undivided(|| take(part)) } else { take(part) };
-        let made =
-            plans.par_iter().with_max_len(1).enumerate().map(take).collect::<Result<Option<Vec<_>>, _>>()?;
+        let made = plans.par_iter().with_max_len(1).map(take).collect::<Result<Option<Vec<_>>, _>>()?;
         Ok(made.filter(|made| !made.is_empty()))
     }
 
@@ -429,8 +432,8 @@ impl Network {
         Ok(())
     }
 
-    /// Nodes that the output needs and whose values are not `known`, with what can be freed at each. Where the
-    /// shapes of tensors are given, convolutions take on what follows them.
+    /// Nodes that the output needs and whose values are not `known`, with what can be freed at
+    /// each. Where the shapes of tensors are given, convolutions take on what follows them.
     fn steps(
         &self,
         known: impl Fn(Id) -> bool,
@@ -467,7 +470,8 @@ impl Network {
         steps
     }
 
-    /// The last place behind large maps where one map of the size of `stage` is all that later steps need.
+    /// The last place behind large maps where one map of the size of `stage` is all that later
+    /// steps need.
     fn cut(
         &self,
         stage: &Stage,
@@ -598,7 +602,8 @@ mod tests {
             });
             conv
         };
-        // The second weight: the first one, reshaped to what the maps say, or a constant of its own.
+        // The second weight: the first one, reshaped to what the maps say, or a constant of its
+        // own.
         let reshaped = vec![
             node("Shape", &["stem"], "shape of stem"),
             node("Gather", &["shape of stem", "one"], "outs"),

@@ -6,8 +6,8 @@ use crate::graph::{Attribute, Graph, Id};
 /// Most constants that are listed: one per channel.
 const MOST: usize = 4;
 
-/// The arithmetic with constants of one number, or one per channel, that the only use of the image begins with, in words: the node
-/// that it begins at and what it does.
+/// The arithmetic with constants of one number, or one per channel, that the only use of the image
+/// begins with, in words: the node that it begins at and what it does.
 pub(crate) fn find(graph: &Graph) -> Option<String> {
     let (mut at, mut first, mut steps) = (graph.input, None, Vec::new());
     loop {

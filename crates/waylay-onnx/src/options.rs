@@ -28,7 +28,8 @@ pub struct Tap {
 /// What an ONNX file does not say, or leaves open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOptions {
-    /// Height and width, for a file that leaves them open; an error where it states others. Default: the file's own.
+    /// Height and width, for a file that leaves them open; an error where it states others.
+    /// Default: the file's own.
     pub size: Option<[usize; 2]>,
     /// Channels, 1 or 3, for a file that leaves them open. Default: 3.
     pub channels: Option<usize>,

@@ -1,6 +1,7 @@
-//! The messages of `onnx.proto` that a network needs, written by hand for `prost`.
-//! Source: onnx 1.23, <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Fields that are not listed
-//! (documentation, training, sharding) are skipped by the decoder. Nesting is limited by prost to 100 levels.
+//! The messages of `onnx.proto` that a network needs, written by hand for `prost`. Source: onnx
+//! 1.23, <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Fields that are not listed
+//! (documentation, training, sharding) are skipped by the decoder. Nesting is limited by prost to
+//! 100 levels.
 
 use prost::Message;
 use prost::bytes::Bytes;

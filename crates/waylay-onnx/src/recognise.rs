@@ -7,7 +7,8 @@ use crate::graph::{Attribute, Graph, Id, Node};
 /// Deepest nesting of products that is looked into.
 const DEPTH: usize = 4;
 
-/// Swish, HardSwish and Gelu in `graph`; the nodes that nobody reads any more are left to be dropped.
+/// Swish, HardSwish and Gelu in `graph`; the nodes that nobody reads any more are left to be
+/// dropped.
 pub(crate) fn recognise(graph: &mut Graph) {
     let mut reads: HashMap<Id, usize> = HashMap::new();
     let read = graph.nodes.iter().flat_map(|n| n.reads().collect::<HashSet<_>>());
@@ -50,7 +51,8 @@ impl Pattern<'_> {
         })
     }
 
-    /// What `node` multiplies, through products that nobody else reads: values, and the product of all numbers.
+    /// What `node` multiplies, through products that nobody else reads: values, and the product of
+    /// all numbers.
     fn product(&self, node: &Node, depth: usize) -> Option<(Vec<Id>, f32)> {
         let (&[Some(a), Some(b)], true) = (&node.inputs[..], node.guards.is_empty()) else { return None };
         let divides = node.operator == "Div";
@@ -127,8 +129,8 @@ mod tests {
     use super::*;
     use crate::constant::{Constant, Values};
 
-    /// What becomes of the last of nodes given by operator, inputs and output; value 0 is the image, and `numbers` are
-    /// the first values after it.
+    /// What becomes of the last of nodes given by operator, inputs and output; value 0 is the
+    /// image, and `numbers` are the first values after it.
     fn last(numbers: &[f32], nodes: &[(&str, &[Id], Id)]) -> (String, Vec<Option<Id>>) {
         let number =
             |(i, v): (usize, &f32)| (i + 1, Constant { dims: vec![], values: Values::Float(vec![*v]) });

@@ -22,7 +22,8 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The file as it lies in the system's cache: weights are copied once, into the tensors that they become.
+    /// The file as it lies in the system's cache: weights are copied once, into the tensors that
+    /// they become.
     pub fn open(path: &'a Path) -> Result<Self, OnnxError> {
         let fail = |source| OnnxError::Read { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(fail)?;
@@ -40,7 +41,8 @@ impl<'a> Source<'a> {
         Self { bytes: Bytes::copy_from_slice(bytes), ..Self::default() }
     }
 
-    /// Says that what was read so far has been copied: its pages no longer count as this process's memory.
+    /// Says that what was read so far has been copied: its pages no longer count as this process's
+    /// memory.
     pub fn let_go(&self) {
         if let Some(map) = &self.map {
             map.let_go();

@@ -18,7 +18,8 @@ pub struct Timing {
     pub gradient_ms: f64,
 }
 
-/// Times `model` on `batch` images of one gray, each at least 1, over `runs` runs after one that is not counted.
+/// Times `model` on `batch` images of one gray, each at least 1, over `runs` runs after one that is
+/// not counted.
 pub fn time(model: &Model, batch: usize, runs: usize) -> Result<Timing, OnnxError> {
     let [c, h, w] = model.input_shape();
     let values = (0..batch * c * h * w).map(|i| (i % 251) as f32 / 251.0).collect::<Vec<_>>();

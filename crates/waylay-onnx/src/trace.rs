@@ -7,7 +7,8 @@ use crate::graph::Id;
 pub(crate) struct Trace {
     /// Shape of every tensor on the image's path, in the order they were made.
     pub shapes: Vec<(Id, Vec<usize>)>,
-    /// Those of them that are maps over the image: made by a convolution or pooling, and not rearranged since.
+    /// Those of them that are maps over the image: made by a convolution or pooling, and not
+    /// rearranged since.
     pub maps: Vec<Id>,
     /// Multiplications in convolutions and matrix products.
     pub multiply_adds: u64,

@@ -22,7 +22,8 @@ pub(crate) enum Ranked {
     R6(Tensor<6>),
 }
 
-/// Applies an expression to the tensor inside, whatever its rank; the result is a tensor of the same rank.
+/// Applies an expression to the tensor inside, whatever its rank; the result is a tensor of the
+/// same rank.
 macro_rules! map_rank {
     ($value:expr, $t:ident => $e:expr) => {
         match $value {
@@ -221,7 +222,8 @@ impl Value {
         }
     }
 
-    /// As a tensor that can meet tensors of `device`. Integers are taken where `f32` holds them exactly.
+    /// As a tensor that can meet tensors of `device`. Integers are taken where `f32` holds them
+    /// exactly.
     pub fn to_tensor(&self, device: &Device) -> Result<Ranked, String> {
         match self {
             Self::Tensor(tensor) => Ok(tensor.clone().lift(device)),

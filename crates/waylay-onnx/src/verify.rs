@@ -32,8 +32,9 @@ pub struct Verification {
     /// Of the gradients in the input, where the reference holds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient: Option<Difference>,
-    /// How far the network's own gradient moves, relative to its largest element, when the input moves by a millionth of
-    /// its largest value. Measured only where gradients differ by more than [`TOLERANCE`] allows.
+    /// How far the network's own gradient moves, relative to its largest element, when the input
+    /// moves by a millionth of its largest value. Measured only where gradients differ by more than
+    /// [`TOLERANCE`] allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsteady: Option<f32>,
     /// Shape of `input`.
@@ -42,27 +43,30 @@ pub struct Verification {
     pub output: Vec<usize>,
 }
 
-/// Largest difference of values relative to the reference's largest, that passes without being told otherwise.
+/// Largest difference of values relative to the reference's largest, that passes without being told
+/// otherwise.
 pub const TOLERANCE: f64 = 1e-4;
 /// Gradients go through twice the layers: their tolerance is this many times that of values.
 pub const GRADIENT_FACTOR: f64 = 10.0;
 
-/// What rounding can do to a gradient is taken for twice what a few trials showed, and at most for this.
+/// What rounding can do to a gradient is taken for twice what a few trials showed, and at most for
+/// this.
 const MOST_UNSTEADY: f32 = 0.2;
 /// Inputs beside the given one, to see how steady the gradient is.
 const TRIALS: usize = 8;
 
 impl Verification {
-    /// Whether values are within `tolerance`, and gradients within [`GRADIENT_FACTOR`] times that, or within what
-    /// rounding does to them ([`unsteady`](Self::is_unsteady)).
+    /// Whether values are within `tolerance`, and gradients within [`GRADIENT_FACTOR`] times that,
+    /// or within what rounding does to them ([`unsteady`](Self::is_unsteady)).
     pub fn passes(&self, tolerance: f64) -> bool {
         let within = |g: Difference| f64::from(g.max_rel) <= GRADIENT_FACTOR * tolerance;
         let gradient = self.gradient.is_none_or(|g| within(g) || self.is_unsteady());
         f64::from(self.values.max_rel) <= tolerance && gradient
     }
 
-    /// Whether the gradients differ by no more than the network's own gradient does between inputs that rounding cannot
-    /// tell apart: rectifiers or maxima sit at a kink, and this input shows nothing about gradients.
+    /// Whether the gradients differ by no more than the network's own gradient does between inputs
+    /// that rounding cannot tell apart: rectifiers or maxima sit at a kink, and this input shows
+    /// nothing about gradients.
     pub fn is_unsteady(&self) -> bool {
         self.gradient
             .zip(self.unsteady)
@@ -70,12 +74,14 @@ impl Verification {
     }
 }
 
-/// Compares `model` with the arrays in the `.npz` file at `reference`: `input`, `output`, and optionally `cotangent`
-/// and `input_grad`, the gradient of sum(output · cotangent) in the input (`cotangent` of ones where left out).
+/// Compares `model` with the arrays in the `.npz` file at `reference`: `input`, `output`, and
+/// optionally `cotangent` and `input_grad`, the gradient of sum(output · cotangent) in the input
+/// (`cotangent` of ones where left out).
 ///
-/// A gradient jumps where a ReLU sees 0 or a maximum is tied: at an input where rounding decides, a correct gradient can
-/// differ by percents of its largest element, and PyTorch in `float32` does from itself in `float64`. So where gradients
-/// differ, the network's own gradient is taken at inputs close by as well; see [`Verification::unsteady`].
+/// A gradient jumps where a ReLU sees 0 or a maximum is tied: at an input where rounding decides, a
+/// correct gradient can differ by percents of its largest element, and PyTorch in `float32` does
+/// from itself in `float64`. So where gradients differ, the network's own gradient is taken at
+/// inputs close by as well; see [`Verification::unsteady`].
 ///
 /// `input` is what the *network* takes, after any preprocessing. `float32` or `float64`.
 pub fn verify(model: &Model, reference: &Path) -> Result<Verification, OnnxError> {
@@ -143,7 +149,8 @@ fn run(model: &Model, input: &Array, cotangent: Option<&[f32]>) -> Result<(Vec<f
     Ok((numbers(embedding.into_data()), slope))
 }
 
-/// How far `slope`, the gradient at `input`, is from the gradients at inputs within a millionth of it.
+/// How far `slope`, the gradient at `input`, is from the gradients at inputs within a millionth of
+/// it.
 fn movement(model: &Model, input: &Array, cotangent: &[f32], slope: &[f32]) -> Result<f32, OnnxError> {
     let step = 1e-6 * input.values.iter().fold(0f32, |most, v| most.max(v.abs()));
     let mut random = StdRng::seed_from_u64(0);
@@ -206,8 +213,8 @@ mod tests {
     use crate::ModelOptions;
     use crate::hostile::relu;
 
-    /// Compares one rectifier per pixel, at an input of `first` and then ones, with a reference that holds a gradient of 0
-    /// there, of 1 elsewhere, where the truth is `share` and 1.
+    /// Compares one rectifier per pixel, at an input of `first` and then ones, with a reference
+    /// that holds a gradient of 0 there, of 1 elsewhere, where the truth is `share` and 1.
     fn against_a_closed_rectifier(first: f32, share: f32) -> Verification {
         let bytes = relu().encode_to_vec();
         let model = Model::from_bytes("net.onnx", &bytes, ModelOptions::default()).unwrap();

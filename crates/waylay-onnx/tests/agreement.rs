@@ -15,7 +15,8 @@ fn open(path: &Path) -> Model {
     Model::open(path, ModelOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Compares every model in `folder` with the arrays of the same first name, and gives how many there were.
+/// Compares every model in `folder` with the arrays of the same first name, and gives how many
+/// there were.
 fn check_all(folder: &Path) -> usize {
     let mut models: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     models.retain(|p| p.extension().is_some_and(|e| e == "onnx"));

@@ -1,5 +1,6 @@
 //! ONNX's own backend node tests. Data: `scripts/golden/onnx_node_tests.py DIR`, then
-//! `WAYLAY_ONNX_NODE_TESTS=DIR cargo test --release --workspace --test node_tests -- --ignored --nocapture`.
+//! `WAYLAY_ONNX_NODE_TESTS=DIR cargo test --release --workspace --test node_tests -- --ignored
+//! --nocapture`.
 
 #![allow(clippy::print_stdout)]
 #![allow(clippy::unwrap_used)]

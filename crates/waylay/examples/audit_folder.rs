@@ -1,4 +1,5 @@
-//! Audits a network on a folder with one folder per identity, and writes the page: `audit_folder MODEL.onnx PRESET IMAGES OUT`.
+//! Audits a network on a folder with one folder per identity, and writes the page: `audit_folder
+//! MODEL.onnx PRESET IMAGES OUT`.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,4 +1,5 @@
-//! Changes one image so that a network no longer recognises it: `craft_one MODEL.onnx PRESET IMAGE OUT.png`.
+//! Changes one image so that a network no longer recognises it: `craft_one MODEL.onnx PRESET IMAGE
+//! OUT.png`.
 
 #![allow(clippy::print_stdout)]
 

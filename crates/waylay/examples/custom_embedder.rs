@@ -1,4 +1,5 @@
-//! Your own function as the network under attack: the image, averaged to 7 x 7 pixels. `custom_embedder OUT`.
+//! Your own function as the network under attack: the image, averaged to 7 x 7 pixels.
+//! `custom_embedder OUT`.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,5 +1,5 @@
-//! Rank-1 and mAP of embeddings from NumPy: `evaluate_npy QUERY.npy QUERY.txt GALLERY.npy GALLERY.txt`, `float32` rows and one
-//! identity per line.
+//! Rank-1 and mAP of embeddings from NumPy: `evaluate_npy QUERY.npy QUERY.txt GALLERY.npy
+//! GALLERY.txt`, `float32` rows and one identity per line.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,4 +1,5 @@
-//! The gradient of an ONNX network with respect to its input, on random pixels: `onnx_gradient MODEL.onnx PRESET`.
+//! The gradient of an ONNX network with respect to its input, on random pixels: `onnx_gradient
+//! MODEL.onnx PRESET`.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,10 +1,11 @@
 //! The work that `benches/peers.py` times, written with the same mathematics as its PyTorch side.
 //!
-//! `peers CASE THREADS RUNS [MODEL]` prints one line of JSON: `ms`, the median over the runs after one that is not
-//! counted, and the `least` and the `most`. Cases: `gan_N_S` (GAN step around a frozen ResNet-18: N channels, images of
-//! S pixels), `uaa` (UAA-GAN step against MODEL), `craft_S` (the same generator's forward pass, per image),
-//! `conditioned` (that of the generator guided by feature maps and of MODEL, per image), `forward_N` and `gradient_N` (MODEL
-//! on N images), `search`, `reid`, `trained`.
+//! `peers CASE THREADS RUNS [MODEL]` prints one line of JSON: `ms`, the median over the runs after
+//! one that is not counted, and the `least` and the `most`. Cases: `gan_N_S` (GAN step around a
+//! frozen ResNet-18: N channels, images of S pixels), `uaa` (UAA-GAN step against MODEL), `craft_S`
+//! (the same generator's forward pass, per image), `conditioned` (that of the generator guided by
+//! feature maps and of MODEL, per image), `forward_N` and `gradient_N` (MODEL on N images),
+//! `search`, `reid`, `trained`.
 
 #![allow(clippy::print_stdout)]
 
@@ -96,7 +97,8 @@ struct Block {
     norms: [Norm; 2],
 }
 
-/// Johnson et al.'s generator: two strided convolutions, residual blocks, two transposed convolutions.
+/// Johnson et al.'s generator: two strided convolutions, residual blocks, two transposed
+/// convolutions.
 #[derive(Module, Debug)]
 struct Generator {
     down: Vec<Conv>,
@@ -305,8 +307,9 @@ fn search(runs: usize) -> Outcome<[f64; 3]> {
     })
 }
 
-/// Embeddings as a trained network's: factors that tell 750 people apart, and nearly as much that differs from image to image, seen
-/// through one random matrix and a rectifier. `person` says whose the images are.
+/// Embeddings as a trained network's: factors that tell 750 people apart, and nearly as much that
+/// differs from image to image, seen through one random matrix and a rectifier. `person` says whose
+/// the images are.
 fn trained(count: usize, dim: usize, person: impl Fn(usize) -> usize) -> Outcome<Embeddings> {
     const FACTORS: usize = 64;
     let device = Device::flex();

@@ -1,5 +1,6 @@
 //! The layers that the trained networks here are made of. Weights begin as PyTorch's do by default:
-//! uniform in ±1/√fan_in (He et al., arXiv:1502.01852, with a = √5), drawn from the run's own stream.
+//! uniform in ±1/√fan_in (He et al., arXiv:1502.01852, with a = √5), drawn from the run's own
+//! stream.
 
 use burn::module::{Module, Param};
 use burn::tensor::module::interpolate;
@@ -65,7 +66,8 @@ impl Conv {
         Self { winograd: true, ..self }
     }
 
-    /// The same layer with its weights multiplied by `factor` and no bias: for heads that begin near zero.
+    /// The same layer with its weights multiplied by `factor` and no bias: for heads that begin
+    /// near zero.
     pub fn scaled(mut self, factor: f32) -> Self {
         let weight = self.weight.val();
         let (dims, device) = (weight.dims(), weight.device());
@@ -105,7 +107,8 @@ impl Conv {
     }
 }
 
-/// Instance normalisation with a learnt scale and shift per channel (Ulyanov et al., arXiv:1607.08022).
+/// Instance normalisation with a learnt scale and shift per channel (Ulyanov et al.,
+/// arXiv:1607.08022).
 #[derive(Module, Debug)]
 pub struct Norm {
     gamma: Param<Tensor<1>>,
@@ -166,7 +169,8 @@ impl BatchNorm {
         (y, Statistics { mean: values(mean), variance: values(variance) })
     }
 
-    /// The convolution before it, `conv`, with this normalisation by `statistics` worked into weights and bias.
+    /// The convolution before it, `conv`, with this normalisation by `statistics` worked into
+    /// weights and bias.
     pub fn fold_into(&self, conv: &Conv, statistics: &Statistics) -> Layer {
         let values = |p: &Param<Tensor<1>>| -> Vec<f32> { p.val().into_data().iter::<f32>().collect() };
         let (gamma, beta) = (values(&self.norm.gamma), values(&self.norm.beta));
@@ -219,7 +223,8 @@ impl Residual {
     }
 }
 
-/// `[N, C, H, W]` → `[N, C·r², ⌈H/r⌉, ⌈W/r⌉]`; sides that `r` does not divide are padded by zeros below and right.
+/// `[N, C, H, W]` → `[N, C·r², ⌈H/r⌉, ⌈W/r⌉]`; sides that `r` does not divide are padded by zeros
+/// below and right.
 pub fn pixel_unshuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let (h, w) = (height.div_ceil(r), width.div_ceil(r));
@@ -231,7 +236,8 @@ pub fn pixel_unshuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
     waylay_conv::pixel_unshuffle(x, r)
 }
 
-/// `[N, C·r², h, w]` → `[N, C, height, width]`, cropped below and right (Shi et al., arXiv:1609.05158, eq. 4).
+/// `[N, C·r², h, w]` → `[N, C, height, width]`, cropped below and right (Shi et al.,
+/// arXiv:1609.05158, eq. 4).
 pub fn pixel_shuffle(x: Tensor<4>, r: usize, [height, width]: [usize; 2]) -> Tensor<4> {
     let [n, channels, h, w] = x.dims();
     let c = channels / (r * r);
@@ -239,7 +245,8 @@ pub fn pixel_shuffle(x: Tensor<4>, r: usize, [height, width]: [usize; 2]) -> Ten
     if (h * r, w * r) == (height, width) { full } else { full.slice([0..n, 0..c, 0..height, 0..width]) }
 }
 
-/// Nearest-neighbour resizing to `size` = height, width: unlike a transposed convolution it leaves no grid.
+/// Nearest-neighbour resizing to `size` = height, width: unlike a transposed convolution it leaves
+/// no grid.
 pub fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, _, h, w] = x.dims();
     let factor = size[0] / h.max(1);

@@ -1,9 +1,10 @@
-//! waylay answers one question for the people who run image search, person re-identification or face search on
-//! deep features: how easily can a barely visible change to the query make the system lose the right answer?
+//! waylay answers one question for the people who run image search, person re-identification or
+//! face search on deep features: how easily can a barely visible change to the query make the
+//! system lose the right answer?
 //!
-//! The flow is one way: [`image`] → [`dataset`] → [`embedder`] → [`attack`] → [`retrieval`] and [`quality`] →
-//! [`audit`] → [`report`]. A module uses those to its left and none to its right; all of them may use [`seed`], [`progress`],
-//! [`output`], [`device`] and [`hash`].
+//! The flow is one way: [`image`] → [`dataset`] → [`embedder`] → [`attack`] → [`retrieval`] and
+//! [`quality`] → [`audit`] → [`report`]. A module uses those to its left and none to its right; all
+//! of them may use [`seed`], [`progress`], [`output`], [`device`] and [`hash`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -4,9 +4,11 @@
 pub trait Progress: Sync {
     /// A stage of `steps` steps begins.
     fn begin(&self, stage: &str, steps: usize);
-    /// One more step of the current stage is done; `note` is a short state such as a loss, or empty.
+    /// One more step of the current stage is done; `note` is a short state such as a loss, or
+    /// empty.
     fn advance(&self, note: &str);
-    /// Something is wrong with the current stage that does not end it; nothing where the caller does not care.
+    /// Something is wrong with the current stage that does not end it; nothing where the caller
+    /// does not care.
     fn warn(&self, _sentence: &str) {}
     /// The current stage is over.
     fn end(&self);

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream for `purpose`: the same seed and purpose give the same numbers, different purposes independent
-    /// ones, so that adding a random choice in one place moves no other.
+    /// The stream for `purpose`: the same seed and purpose give the same numbers, different
+    /// purposes independent ones, so that adding a random choice in one place moves no other.
     pub fn stream(self, purpose: &str) -> ChaCha8Rng {
         let digest = Sha256::new().chain_update(self.0.to_le_bytes()).chain_update(purpose).finalize();
         ChaCha8Rng::from_seed(digest.into())

@@ -263,7 +263,8 @@ fn what_a_query_becomes_does_not_depend_on_its_batch() {
         for i in [3, 9] {
             let alone = entry.attack.propose(&clean.select(&[i]), i, &scene).unwrap();
             let alone: Vec<f32> = alone.into_data().iter::<f32>().collect();
-            // Rounding in the target may turn single signs of the gradient, another random start would turn many.
+            // Rounding in the target may turn single signs of the gradient, another random start
+            // would turn many.
             let same = alone.iter().zip(clean.image(i)).zip(together.image(i)).filter(|((a, c), t)| {
                 let kept = a.clamp(*c - 8.0 / 255.0, *c + 8.0 / 255.0).clamp(0.0, 1.0);
                 (kept - **t).abs() <= 0.51 / 255.0
@@ -274,7 +275,8 @@ fn what_a_query_becomes_does_not_depend_on_its_batch() {
     }
 }
 
-/// A target that counts the images that pass through it, and those of them whose gradient is asked for.
+/// A target that counts the images that pass through it, and those of them whose gradient is asked
+/// for.
 struct Counting {
     target: OnnxEmbedder,
     forwards: AtomicUsize,

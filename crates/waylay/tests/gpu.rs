@@ -1,7 +1,7 @@
-//! A GPU computes what the processor does. Skipped where the machine has none; Mesa's software driver (Debian's
-//! mesa-vulkan-drivers) counts as one: `cargo test -p waylay --features wgpu --test gpu -- --nocapture`.
+//! A GPU computes what the processor does. Mesa's software driver (Debian's mesa-vulkan-drivers)
+//! counts as one: `cargo test --release -p waylay --features wgpu --test gpu -- --ignored
+//! --nocapture`.
 
-#![cfg(any(feature = "cuda", feature = "wgpu"))]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use burn::tensor::Tensor;
@@ -16,16 +16,17 @@ use waylay::image::ImageBatch;
 use waylay::progress::Silent;
 use waylay::seed::Seed;
 
-/// The devices to compare with the processor.
+/// The devices to compare with the processor, at least one.
 fn devices() -> Vec<Device> {
     let mut found = Vec::new();
     for kind in [DeviceKind::Cuda, DeviceKind::Wgpu] {
         match kind.open() {
             Ok(device) => found.push(device),
             Err(DeviceError::NotBuilt(_)) => {}
-            Err(error) => println!("skipped: {error}"),
+            Err(error) => println!("{error}"),
         }
     }
+    assert!(!found.is_empty(), "no GPU is found by what this was built with");
     found
 }
 
@@ -48,6 +49,7 @@ fn difference(found: &[f32], wanted: &[f32]) -> f32 {
 }
 
 #[test]
+#[ignore = "needs a GPU, and the feature wgpu or cuda"]
 fn embeddings_are_those_of_the_processor() {
     let host = sample_embedder(Device::flex()).unwrap();
     let images = queries(&host, 20);
@@ -62,6 +64,7 @@ fn embeddings_are_those_of_the_processor() {
 }
 
 #[test]
+#[ignore = "needs a GPU, and the feature wgpu or cuda"]
 fn input_gradients_are_those_of_the_processor() {
     let gradient = |target: &OnnxEmbedder| -> Vec<f32> {
         let pixels: Tensor<4> = queries(target, 6).to_tensor(&target.device());
@@ -78,6 +81,7 @@ fn input_gradients_are_those_of_the_processor() {
 }
 
 #[test]
+#[ignore = "needs a GPU, and the feature wgpu or cuda"]
 fn training_begins_as_it_does_on_the_processor() {
     let mut config = UaaGanConfig::default();
     config.generator = GeneratorConfig { widths: vec![12, 8], blocks: vec![1, 1], ..config.generator };

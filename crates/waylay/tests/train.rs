@@ -1,4 +1,5 @@
-//! Training UAA-GAN on a small target: what it reaches, what it logs, that it repeats, and what its file remembers.
+//! Training UAA-GAN on a small target: what it reaches, what it logs, that it repeats, and what its
+//! file remembers.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! UAA-GAN's losses, feature distances and mining against PyTorch, values and gradients, and gradients against finite
-//! differences. Numbers: `scripts/golden/losses.py`.
+//! UAA-GAN's losses, feature distances and mining against PyTorch, values and gradients, and
+//! gradients against finite differences. Numbers: `scripts/golden/losses.py`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,8 @@ use waylay::seed::Seed;
 
 /// Largest difference to PyTorch, relative to the largest number compared where that is above 1.
 const TOLERANCE: f64 = 1e-5;
-/// Step of the finite differences, relative to the input's size: the losses are curved, and `f32` is coarse.
+/// Step of the finite differences, relative to the input's size: the losses are curved, and `f32`
+/// is coarse.
 const STEP: f64 = 1e-2;
 /// Largest difference to finite differences, relative to the largest gradient.
 const STEP_TOLERANCE: f64 = 1e-2;

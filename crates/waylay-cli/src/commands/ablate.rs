@@ -33,7 +33,8 @@ struct Variant {
     width: f64,
 }
 
-/// What training and attacking from one seed gave: parameters, scores, change of the images, seconds.
+/// What training and attacking from one seed gave: parameters, scores, change of the images,
+/// seconds.
 type Run = (usize, Scores, Quality, f64);
 
 /// The rows of the table.

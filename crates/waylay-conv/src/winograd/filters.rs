@@ -11,7 +11,8 @@ use crate::simd::{self, vectorised};
 /// Channels whose filters are transformed at once.
 const CHANNELS: usize = 32;
 
-/// U = G g Gᵀ of a block of filters: for each product, a row for each channel, a column for each filter.
+/// U = G g Gᵀ of a block of filters: for each product, a row for each channel, a column for each
+/// filter.
 pub(super) fn transform_block(
     g: &Geometry,
     form: &Form,
@@ -21,7 +22,8 @@ pub(super) fn transform_block(
     filters: &mut [f32],
 ) {
     let (ins, count) = (g.in_channels, kernel.filters());
-    // A row per channel and tap, and, of some channels at a time, the same with all channels of a tap together.
+    // A row per channel and tap, and, of some channels at a time, the same with all channels of a
+    // tap together.
     let most = TAPS * CHANNELS.min(ins) * count;
     scratch::with(ins * TAPS * count + most, |space| {
         let (rows, taps) = space.split_at_mut(ins * TAPS * count);
@@ -43,7 +45,8 @@ pub(super) fn transform_block(
 }
 
 vectorised! {
-    /// From a row per channel and tap, of `count` values, to all channels' rows of a tap one after the other.
+    /// From a row per channel and tap, of `count` values, to all channels' rows of a tap one after
+    /// the other.
     fn gather(rows: &[f32], count: usize, taps: &mut [f32]) {
         let len = rows.len() / TAPS;
         for (channel, rows) in rows.chunks_exact(TAPS * count).enumerate() {

@@ -32,7 +32,8 @@ struct Segment {
     len: usize,
 }
 
-/// A pixel of the last tile of a run that is none of the next tile's first ones; `None` outside the image.
+/// A pixel of the last tile of a run that is none of the next tile's first ones; `None` outside the
+/// image.
 struct Beyond {
     from: Option<usize>,
     /// Place among what is dealt.
@@ -40,8 +41,8 @@ struct Beyond {
 }
 
 impl View {
-    /// Of tiles of `span` pixels, `step` apart, the first of which begins at `origin` before the image, down and across; images have
-    /// so many channels, and channels such a size.
+    /// Of tiles of `span` pixels, `step` apart, the first of which begins at `origin` before the
+    /// image, down and across; images have so many channels, and channels such a size.
     pub fn new(
         runs: &[Run],
         width: usize,
@@ -138,13 +139,15 @@ impl<'a, F: Fn([usize; 2]) -> usize> PointRows<'a, F> {
 impl<F: Fn([usize; 2]) -> usize> Rows for PointRows<'_, F> {
     #[inline(always)]
     fn row(&mut self, place: [usize; 2]) -> &mut [f32] {
-        // SAFETY: the caller of `new` promises that no other thread uses it; and it is borrowed as these rows are.
+        // SAFETY: the caller of `new` promises that no other thread uses it; and it is borrowed as
+        // these rows are.
         unsafe { self.shared.slice((self.start)(place), self.width) }
     }
 }
 
 vectorised! {
-    /// Copies the segments of a channel to their places; the next channel, as many values further on as the second of `at`, is asked for.
+    /// Copies the segments of a channel to their places; the next channel, as many values further
+    /// on as the second of `at`, is asked for.
     fn gather(segments: &[Segment], x: &[f32], at: [usize; 2], lines: &mut [f32]) {
         let [first, area] = at;
         for Segment { from, to, len } in segments {

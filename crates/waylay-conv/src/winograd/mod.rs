@@ -1,12 +1,14 @@
-//! Convolution with 3x3 kernels by Winograd's method. At stride 1 it is F(4x4, 3x3): 36 products for 16 pixels instead of 144.
-//! Source: Lavin and Gray, arXiv:1509.09308, sections 3 and 4.3, with the points 0, ±5/8, ±3/2 and ∞ in place of 0, ±1,
-//! ±2 and ∞: all are exact in `f32`, and as they lie closer to one in size, less is lost to cancellation (Barabasz et
-//! al., arXiv:1803.10986). What is lost all the same, the tests bound against `f64`.
+//! Convolution with 3x3 kernels by Winograd's method. At stride 1 it is F(4x4, 3x3): 36 products
+//! for 16 pixels instead of 144. Source: Lavin and Gray, arXiv:1509.09308, sections 3 and 4.3, with
+//! the points 0, ±5/8, ±3/2 and ∞ in place of 0, ±1, ±2 and ∞: all are exact in `f32`, and as they
+//! lie closer to one in size, less is lost to cancellation (Barabasz et al., arXiv:1803.10986).
+//! What is lost all the same, the tests bound against `f64`.
 //!
-//! At stride 2, the first and the third tap see every other pixel, and the second one those between: the sum of a convolution with two
-//! taps and of one with one tap, both of stride 1. With the same points less 0, F(4, 2) of the former takes 5 products for four pixels,
-//! and the latter 4, as its products at ∞ are 0; in two dimensions, 81 instead of 144. At each point, what the two, or four, parts give
-//! is summed before it is transformed back: they are as many channels.
+//! At stride 2, the first and the third tap see every other pixel, and the second one those
+//! between: the sum of a convolution with two taps and of one with one tap, both of stride 1. With
+//! the same points less 0, F(4, 2) of the former takes 5 products for four pixels, and the latter
+//! 4, as its products at ∞ are 0; in two dimensions, 81 instead of 144. At each point, what the
+//! two, or four, parts give is summed before it is transformed back: they are as many channels.
 
 use std::ops::Range;
 
@@ -22,7 +24,6 @@ use crate::kernel::Kernel;
 use crate::options::Geometry;
 use crate::prepared::PreparedFilters;
 use crate::scratch;
-use crate::threads;
 use crate::window::Shared;
 
 mod filters;
@@ -99,7 +100,8 @@ impl Form {
         if self.total == IN { down * IN + across } else { down / 2 * self.points + across / 2 }
     }
 
-    /// Which of the products that is, by what the transforms down and across give: all parts of a point lie together.
+    /// Which of the products that is, by what the transforms down and across give: all parts of a
+    /// point lie together.
     #[inline(always)]
     fn row(&self, [down, across]: [usize; 2]) -> usize {
         if self.total == IN {
@@ -117,18 +119,19 @@ impl Form {
 
 /// Fewest channels in and out for which the transforms pay.
 const LEAST_CHANNELS: usize = 32;
-/// Most values of transformed filters that are kept: reading more takes as long as other ways to the output.
+/// Most values of transformed filters that are kept: reading more takes as long as other ways to
+/// the output.
 const MOST_KEPT: usize = 10 << 20;
-/// Values between the points of a panel's transformed input: if they lay a power of two apart, those of a channel would meet in one place of
-/// the first-level cache.
+/// Values between the points of a panel's transformed input: if they lay a power of two apart,
+/// those of a channel would meet in one place of the first-level cache.
 const APART: usize = 16;
 /// Fewest panels per thread for which a thread takes whole panels.
 const LEAST_PANELS: usize = 4;
 /// Channels whose input a task transforms, where tasks share them.
 const TOGETHER: usize = 8;
 
-/// Whether this module computes the convolution, and is likely to be faster than columns; `is_kept` says whether its transformed filters
-/// are, or will be.
+/// Whether this module computes the convolution, and is likely to be faster than columns; `is_kept`
+/// says whether its transformed filters are, or will be.
 pub(crate) fn fits(g: &Geometry, is_kept: bool) -> bool {
     let o = &g.options;
     o.winograd
@@ -202,7 +205,7 @@ pub(crate) fn forward(
         .collect();
     let work = Work { g, form, kernel, weight, epilogue, output };
     let kept = keeper.map(|keeper| keeper.transformed(g.options.stride[0], || work.all_filters()));
-    if panels.len() >= LEAST_PANELS * threads::count() {
+    if panels.len() >= LEAST_PANELS * rayon::current_num_threads() {
         work.panel_by_panel(x, &panels, kept);
     } else {
         work.filter_by_filter(x, &panels, total, kept);
@@ -238,8 +241,8 @@ impl Work<'_> {
         });
     }
 
-    /// Every thread takes some filters, which it transforms itself, and meets all panels, whose input is transformed
-    /// beforehand.
+    /// Every thread takes some filters, which it transforms itself, and meets all panels, whose
+    /// input is transformed beforehand.
     fn filter_by_filter(&self, x: &[f32], panels: &[Panel], total: usize, kept: Option<&[f32]>) {
         let g = self.g;
         scratch::with(total, |inputs| {
@@ -284,7 +287,8 @@ impl Work<'_> {
         filters::transform_block(self.g, self.form, self.kernel, self.weight, block, filters);
     }
 
-    /// Writes V = Bᵀ d B of some channels in a panel: a row for each product, which a whole panel's channels lie apart.
+    /// Writes V = Bᵀ d B of some channels in a panel: a row for each product, which a whole panel's
+    /// channels lie apart.
     fn transform_input(
         &self,
         x: &[f32],
@@ -337,7 +341,8 @@ impl Work<'_> {
     }
 }
 
-/// The rows of a channel of a panel of `width` tiles, whose first one begins at `start`; a product's rows are as many as there are `channels`.
+/// The rows of a channel of a panel of `width` tiles, whose first one begins at `start`; a
+/// product's rows are as many as there are `channels`.
 ///
 /// # Safety
 /// While they live, no other thread may use them.

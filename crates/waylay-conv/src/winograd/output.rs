@@ -10,8 +10,8 @@ use crate::scratch;
 use crate::simd::vectorised;
 use crate::window::Shared;
 
-/// Writes Y = Aᵀ M A of one output channel of some tiles, of which there are `width`, up to whole vectors; the 36 rows of `products`
-/// are `pitch` apart.
+/// Writes Y = Aᵀ M A of one output channel of some tiles, of which there are `width`, up to whole
+/// vectors; the 36 rows of `products` are `pitch` apart.
 ///
 /// # Safety
 /// No other thread may write these outputs at the same time.
@@ -44,7 +44,8 @@ pub(super) unsafe fn store(
 }
 
 vectorised! {
-    /// Of each line, of four parts of `width` values: value `t` of part `k` becomes value `4 t + k`.
+    /// Of each line, of four parts of `width` values: value `t` of part `k` becomes value `4 t +
+    /// k`.
     fn weave(lines: &[f32], width: usize, values: &mut [f32]) {
         for (parts, values) in lines.chunks_exact(4 * width).zip(values.chunks_exact_mut(4 * width)) {
             let (a, rest) = parts.split_at(width);

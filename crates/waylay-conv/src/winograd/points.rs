@@ -1,4 +1,5 @@
-//! Winograd's transforms: in one dimension, of vectors of numbers, and in two. The points are 0, ±A, ±B and ∞.
+//! Winograd's transforms: in one dimension, of vectors of numbers, and in two. The points are 0,
+//! ±A, ±B and ∞.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -97,7 +98,8 @@ impl Transform<6, 6> for Input {
     }
 }
 
-/// G g at stride 2, for each of the points but 0: of the taps at the ends, and of the one between, which has no product at ∞.
+/// G g at stride 2, for each of the points but 0: of the taps at the ends, and of the one between,
+/// which has no product at ∞.
 pub(super) struct StridedTaps;
 
 impl Transform<3, 9> for StridedTaps {
@@ -202,7 +204,8 @@ impl<F: Fn([usize; 2]) -> usize> Rows for Within<'_, F> {
     }
 }
 
-/// Transforms squares of numbers down and across: `len` of them, of which `from` gives those at a place, down and across.
+/// Transforms squares of numbers down and across: `len` of them, of which `from` gives those at a
+/// place, down and across.
 pub(super) fn transform<'a, X: Transform<I, O>, const I: usize, const O: usize>(
     arch: Arch,
     len: usize,
@@ -298,7 +301,8 @@ mod tests {
         results
     }
 
-    /// Tiles of `SPAN` x `SPAN` pixels, convolved with 3 x 3 taps at `step`, by products at the points and in double precision.
+    /// Tiles of `SPAN` x `SPAN` pixels, convolved with 3 x 3 taps at `step`, by products at the
+    /// points and in double precision.
     fn check<T: Transform<3, SPAN>, X: Transform<SPAN, SPAN>, const SPAN: usize>(form: &Form, step: usize) {
         for arch in archs() {
             for len in [1, 3, 16, 19, 48] {

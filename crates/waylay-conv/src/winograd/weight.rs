@@ -26,8 +26,8 @@ pub(crate) fn fits_weight(g: &Geometry) -> bool {
     fits(g, false) && g.options.stride == [1; 2] && Tiling::new(g).count(g) >= LEAST_TILES
 }
 
-/// Gradient of `weight` from `x` and the gradient of the output, where [`fits_weight`]: Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, the
-/// sum over all tiles.
+/// Gradient of `weight` from `x` and the gradient of the output, where [`fits_weight`]: Gᵀ [Σ (A dY
+/// Aᵀ) ⊙ (Bᵀ d B)] G, the sum over all tiles.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (outs, ins, kernel) = (g.out_channels, g.in_channels, Kernel::new());
     let tiling = Tiling::new(g);

@@ -75,12 +75,14 @@ fn activate(call: &mut Call<'_>, function: Activation) -> Outcome {
     one(map_rank!(call.take(0)?, t => waylay_conv::activate(t, function)))
 }
 
-/// The exponential of what is not positive only: that of a large number would be infinite, and its gradient NaN.
+/// The exponential of what is not positive only: that of a large number would be infinite, and its
+/// gradient NaN.
 fn elu<const D: usize>(x: Tensor<D>, alpha: f32) -> Tensor<D> {
     activation::relu(x.clone()) + (x.clamp_max(0.0).exp() - 1.0) * alpha
 }
 
-/// x where positive, else slope times x; the slope is one number, or one per channel, or of any shape that fits.
+/// x where positive, else slope times x; the slope is one number, or one per channel, or of any
+/// shape that fits.
 fn prelu(call: &mut Call<'_>) -> Outcome {
     let (slope, x) = (call.tensor(1)?, call.take(0)?);
     let (dims, slopes) = (x.dims(), slope.dims());

@@ -181,7 +181,8 @@ fn extreme(
     one(result)
 }
 
-/// A constant exponent of 0.5, 1 or 2 is computed without logarithms: exact, and right for negative numbers.
+/// A constant exponent of 0.5, 1 or 2 is computed without logarithms: exact, and right for negative
+/// numbers.
 fn power(call: &Call<'_>) -> Outcome {
     if call.all_known() {
         let (base, exponent) = (call.constant(0)?, call.constant(1)?);

@@ -1,5 +1,5 @@
-//! Scaled dot-product attention with masks that are known without the image.
-//! Source: the reference implementation of `Attention`, <https://onnx.ai/onnx/operators/onnx__Attention.html>.
+//! Scaled dot-product attention with masks that are known without the image. Source: the reference
+//! implementation of `Attention`, <https://onnx.ai/onnx/operators/onnx__Attention.html>.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
@@ -106,7 +106,8 @@ fn attention(call: &Call<'_>) -> Outcome {
     Ok(vec![y.into(), Ranked::R4(keys).into(), Ranked::R4(values).into(), Ranked::R4(shown).into()])
 }
 
-/// Input `index` as `[batch, heads, sequence, width]`; of rank 3, its last axis holds `count` heads.
+/// Input `index` as `[batch, heads, sequence, width]`; of rank 3, its last axis holds `count`
+/// heads.
 fn heads(call: &Call<'_>, index: usize, count: i64) -> Result<Tensor<4>, String> {
     match call.tensor(index)? {
         Ranked::R4(t) => Ok(t),

@@ -48,7 +48,8 @@ impl Call<'_> {
         self.value(index)?.to_tensor(self.device).map_err(|e| format!("input {index}: {e}"))
     }
 
-    /// Input `index` as [`Self::tensor`], which is then gone: what nobody else holds can be written over.
+    /// Input `index` as [`Self::tensor`], which is then gone: what nobody else holds can be written
+    /// over.
     pub fn take(&mut self, index: usize) -> Result<Ranked, String> {
         self.value(index)?;
         let value = self.inputs.get_mut(index).and_then(Option::take);
@@ -180,7 +181,8 @@ impl Call<'_> {
     }
 }
 
-/// An exponent that Burn takes: it converts whole numbers to integers and panics where none can hold them.
+/// An exponent that Burn takes: it converts whole numbers to integers and panics where none can
+/// hold them.
 pub(super) fn exponent(e: f32) -> Result<f32, String> {
     if e.is_finite() && e.abs() <= 1e6 {
         Ok(e)

@@ -11,7 +11,8 @@ use crate::value::{Ranked, zip_rank};
 
 pub(super) const LIST: &[Operator] = &[op("Conv", 2..=3, conv), op("ConvTranspose", 2..=3, transposed)];
 
-/// Sizes of an image and of a kernel, checked to belong together. A single dimension is taken as a row.
+/// Sizes of an image and of a kernel, checked to belong together. A single dimension is taken as a
+/// row.
 struct Sizes {
     batch: usize,
     channels: usize,
@@ -65,7 +66,8 @@ fn conv(call: &Call<'_>) -> Outcome {
     conv_then(call, None, false)
 }
 
-/// A convolution, plus `add`, an image of the result's shape, and with values below 0 set to 0 where `relu`.
+/// A convolution, plus `add`, an image of the result's shape, and with values below 0 set to 0
+/// where `relu`.
 pub(crate) fn conv_then(call: &Call<'_>, add: Option<Tensor<4>>, relu: bool) -> Outcome {
     let (x, weight, s) = sizes(call)?;
     if s.groups == 0 || s.filters % s.groups != 0 || s.per_group.checked_mul(s.groups) != Some(s.channels) {
@@ -111,7 +113,8 @@ pub(crate) fn conv_then(call: &Call<'_>, add: Option<Tensor<4>>, relu: bool) -> 
     one(Ranked::R4(y).reshape(&result)?)
 }
 
-/// Everything is computed without padding, and cut to size: padding takes away here, and `output_padding` adds.
+/// Everything is computed without padding, and cut to size: padding takes away here, and
+/// `output_padding` adds.
 fn transposed(call: &Call<'_>) -> Outcome {
     let (x, weight, s) = sizes(call)?;
     let (inputs, per_group, rank) = (s.filters, s.per_group, s.image.len());
@@ -222,7 +225,8 @@ fn cut(
     Ok((ranges, missing))
 }
 
-/// Sums over windows of every channel by itself: what average and power pooling divide by their counts.
+/// Sums over windows of every channel by itself: what average and power pooling divide by their
+/// counts.
 pub(super) fn window_sums(x: Tensor<4>, window: &Window) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     let [kh, kw] = window.pair(|w| &w.kernel, 1);

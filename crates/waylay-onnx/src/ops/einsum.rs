@@ -1,5 +1,5 @@
-//! Einstein's summation: axes with names, multiplied and summed.
-//! Two tensors on the image's path become one batched matrix product; what is known is summed on the host.
+//! Einstein's summation: axes with names, multiplied and summed. Two tensors on the image's path
+//! become one batched matrix product; what is known is summed on the host.
 
 use super::call::Call;
 use super::{Operator, Outcome, one, op};
@@ -133,7 +133,8 @@ fn ordered(value: Ranked, names: &[char], wanted: &[char]) -> Result<Ranked, Str
     permuted.reshape(&shape)
 }
 
-/// `a` times `b`, summed over what neither the output nor a later term names, as one batched matrix product.
+/// `a` times `b`, summed over what neither the output nor a later term names, as one batched matrix
+/// product.
 fn product(
     a: Ranked,
     names_a: &[char],

@@ -1,4 +1,5 @@
-//! Comparisons and choices. On the image's path a boolean is a float tensor of 0 and 1, which has no gradient.
+//! Comparisons and choices. On the image's path a boolean is a float tensor of 0 and 1, which has
+//! no gradient.
 
 use burn::tensor::{Bool, Tensor, TensorData};
 
@@ -168,7 +169,8 @@ fn choose(call: &Call<'_>) -> Outcome {
     })?)
 }
 
-/// The outputs of the branch that ran: inputs are the condition, the then-outputs and the else-outputs.
+/// The outputs of the branch that ran: inputs are the condition, the then-outputs and the
+/// else-outputs.
 fn branch(call: &Call<'_>) -> Outcome {
     let taken = call.value(0)?.as_flag().ok_or("a condition that is not one known boolean")?;
     let half = call.inputs.len() / 2;

@@ -37,7 +37,8 @@ fn matrix(call: &Call<'_>, index: usize, flag: &str) -> Result<Tensor<2>, String
     Ok(if call.int(flag, 0)? != 0 { t.transpose() } else { t })
 }
 
-/// As numpy's: the last two dimensions are matrices, those before are repeated to fit, vectors are promoted.
+/// As numpy's: the last two dimensions are matrices, those before are repeated to fit, vectors are
+/// promoted.
 fn matmul(call: &Call<'_>) -> Outcome {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     let (mut left, mut right) = (a.dims(), b.dims());

@@ -1,5 +1,6 @@
-//! The operators, one family per file. A new operator is a function in a family's file and a line in its list.
-//! Source: <https://onnx.ai/onnx/operators/>. Invalid arguments make Burn panic: every function checks before it calls.
+//! The operators, one family per file. A new operator is a function in a family's file and a line
+//! in its list. Source: <https://onnx.ai/onnx/operators/>. Invalid arguments make Burn panic: every
+//! function checks before it calls.
 
 mod activation;
 mod arithmetic;

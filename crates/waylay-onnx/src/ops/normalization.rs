@@ -17,8 +17,8 @@ pub(super) const LIST: &[Operator] = &[
     op("LpNormalization", 1..=1, lp),
 ];
 
-/// With stored mean and variance: a scale and a shift per channel. In training mode the batch's own are used, and the
-/// stored ones moved towards them, as the file asks for.
+/// With stored mean and variance: a scale and a shift per channel. In training mode the batch's own
+/// are used, and the stored ones moved towards them, as the file asks for.
 fn batch(call: &Call<'_>) -> Outcome {
     if call.int("spatial", 1)? != 1 {
         return Err("only statistics per channel are supported".into());
@@ -54,7 +54,8 @@ fn batch(call: &Call<'_>) -> Outcome {
     Ok([y.into()].into_iter().chain(running).collect())
 }
 
-/// Each group of channels by its own mean and variance; up to operator set 20, scales are per group.
+/// Each group of channels by its own mean and variance; up to operator set 20, scales are per
+/// group.
 fn group(call: &Call<'_>) -> Outcome {
     let x = call.tensor(0)?;
     let dims = x.dims();
@@ -101,7 +102,8 @@ fn instance(call: &Call<'_>) -> Outcome {
     one(Ranked::R4(waylay_conv::instance_norm(flat, gamma, beta, epsilon)).reshape(&dims)?)
 }
 
-/// Rows of what stands from `axis` on, the shape of the input, and the number of dimensions before `axis`.
+/// Rows of what stands from `axis` on, the shape of the input, and the number of dimensions before
+/// `axis`.
 fn rows(call: &Call<'_>) -> Result<(Tensor<2>, Vec<usize>, usize), String> {
     let x = call.tensor(0)?;
     let dims = x.dims();

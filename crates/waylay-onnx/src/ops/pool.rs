@@ -47,8 +47,9 @@ fn order(call: &Call<'_>) -> Result<f32, String> {
     if (1..=64).contains(&p) { Ok(p as f32) } else { Err(format!("p of {p}; need 1 to 64")) }
 }
 
-/// An image or row `[N, C, H, W]`, or a volume, pooled: planes by `plane` over the last two dimensions, and a volume's
-/// first dimension by the same on a second pass, as all poolings here are separable.
+/// An image or row `[N, C, H, W]`, or a volume, pooled: planes by `plane` over the last two
+/// dimensions, and a volume's first dimension by the same on a second pass, as all poolings here
+/// are separable.
 fn by_planes(
     x: Ranked,
     window: &Window,
@@ -123,7 +124,8 @@ fn inside(window: &Window) -> [(usize, usize); 2] {
     [(top, bottom), (left, right)]
 }
 
-/// Also where in the whole input each maximum stands, row by row or column by column. Of what is known only.
+/// Also where in the whole input each maximum stands, row by row or column by column. Of what is
+/// known only.
 fn max_with_positions(call: &Call<'_>, x: Ranked, window: &Window) -> Outcome {
     let dims = x.dims();
     let [n, c, rest @ ..] = &dims[..] else { return Err(format!("shape {dims:?}")) };

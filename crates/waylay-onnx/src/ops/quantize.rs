@@ -9,8 +9,8 @@ pub(super) const LIST: &[Operator] = &[op("DequantizeLinear", 2..=3, dequantize)
 /// From an index to the place of its scale.
 type Place = Box<dyn Fn(&[usize]) -> usize>;
 
-/// Scale and zero point of every element of a tensor of shape `dims`: one for all, one per slice of an axis, or one per
-/// block along it.
+/// Scale and zero point of every element of a tensor of shape `dims`: one for all, one per slice of
+/// an axis, or one per block along it.
 fn parameters(call: &Call<'_>, dims: &[usize]) -> Result<Vec<(f32, i64)>, String> {
     let scale = call.constant(1)?;
     let scales = scale.as_floats().ok_or("scales that are not floats")?;

@@ -72,7 +72,8 @@ fn reduce(call: &Call<'_>, fold: Fold, step: fn(Ranked, usize) -> Ranked) -> Out
     if call.all_known() { one(known(call, &fold)?) } else { along(call, call.tensor(0)?, step) }
 }
 
-/// Axes are an attribute, or an input in newer operator sets; none means all, or no change where the node says so.
+/// Axes are an attribute, or an input in newer operator sets; none means all, or no change where
+/// the node says so.
 fn chosen_axes(call: &Call<'_>, rank: usize) -> Result<Vec<usize>, String> {
     match call.ints_from("axes", 1)? {
         Some(list) if !list.is_empty() => call::axes(list, rank),

@@ -1,6 +1,6 @@
-//! Resizing by interpolation. Every dimension is resampled by itself: by picking where each result is one pixel, and by
-//! a small matrix otherwise.
-//! Source: the reference implementation of `Resize`, <https://onnx.ai/onnx/operators/onnx__Resize.html>.
+//! Resizing by interpolation. Every dimension is resampled by itself: by picking where each result
+//! is one pixel, and by a small matrix otherwise. Source: the reference implementation of `Resize`,
+//! <https://onnx.ai/onnx/operators/onnx__Resize.html>.
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -22,7 +22,8 @@ struct Rule<'a> {
     outside: f64,
 }
 
-/// One axis: its length now and then, the scale, and the part of the input that is looked at (0 and 1 for all).
+/// One axis: its length now and then, the scale, and the part of the input that is looked at (0 and
+/// 1 for all).
 struct Axis {
     length: usize,
     result: usize,
@@ -102,7 +103,8 @@ fn floats(call: &Call<'_>, index: usize) -> Result<Vec<f64>, String> {
     Ok(found.iter().map(|&v| f64::from(v)).collect())
 }
 
-/// Sizes, and the scales that they stand for. Where the aspect ratio is kept, one scale serves all axes.
+/// Sizes, and the scales that they stand for. Where the aspect ratio is kept, one scale serves all
+/// axes.
 fn fitted(
     dims: &[usize],
     axes: &[usize],

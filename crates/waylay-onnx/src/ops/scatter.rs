@@ -115,7 +115,8 @@ fn scatter_elements(call: &Call<'_>) -> Outcome {
     replace(call, value, call.value(2)?, &along_axis(&dims, call.constant(1)?, axis)?)
 }
 
-/// Where the blocks start that the rows of `indices` point to, behind `batch` shared dimensions, and a block's shape.
+/// Where the blocks start that the rows of `indices` point to, behind `batch` shared dimensions,
+/// and a block's shape.
 fn blocks(dims: &[usize], indices: &Constant, batch: usize) -> Result<(Vec<usize>, Vec<usize>), String> {
     let wanted = indices.as_ints().ok_or("positions that are not integers")?;
     let fail = || format!("positions of shape {:?} in a tensor of shape {dims:?}", indices.dims);

@@ -92,7 +92,8 @@ fn range(call: &Call<'_>) -> Outcome {
     one(Constant { dims: vec![n], values })
 }
 
-/// Between the three kinds of numbers kept here; a tensor on the image's path stays a tensor of `f32`.
+/// Between the three kinds of numbers kept here; a tensor on the image's path stays a tensor of
+/// `f32`.
 fn cast(call: &Call<'_>, to: i64) -> Outcome {
     let float = matches!(to, 1 | 10 | 11 | 16);
     let known = match call.value(0)? {

@@ -10,7 +10,8 @@ use crate::value::{Value, map_rank};
 
 pub(super) const LIST: &[Operator] = &[op("Slice", 1..=5, slice), op("Gather", 2..=2, gather)];
 
-/// Bounds are attributes up to operator set 9 and inputs from 10 on; they are clamped to the tensor.
+/// Bounds are attributes up to operator set 9 and inputs from 10 on; they are clamped to the
+/// tensor.
 fn slice(call: &Call<'_>) -> Outcome {
     let mut value = call.value(0)?.clone();
     let rank = value.dims().len();

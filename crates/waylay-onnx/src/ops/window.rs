@@ -1,4 +1,5 @@
-//! How the window of a convolution or a pooling moves over one to three dimensions, with the sizes checked.
+//! How the window of a convolution or a pooling moves over one to three dimensions, with the sizes
+//! checked.
 
 use super::Call;
 
@@ -21,7 +22,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Reads strides, dilations, pads and auto_pad of `call` for a `kernel` over an image of `size`.
+    /// Reads strides, dilations, pads and auto_pad of `call` for a `kernel` over an image of
+    /// `size`.
     pub fn read(call: &Call<'_>, kernel: &[usize], size: &[usize], ceil: bool) -> Result<Self, String> {
         let mut window = Self::steps(call, kernel)?;
         let rank = kernel.len();
@@ -36,7 +38,8 @@ impl Window {
             }
             let room = padded - reach[i];
             let mut output = room / stride + 1;
-            // A window that would start in the padding at the end is dropped, as PyTorch and onnxruntime do.
+            // A window that would start in the padding at the end is dropped, as PyTorch and
+            // onnxruntime do.
             if ceil && !room.is_multiple_of(stride) && output * stride < size[i] + before {
                 output += 1;
             }
@@ -47,8 +50,8 @@ impl Window {
         Ok(window)
     }
 
-    /// Steps that sums over windows of `planes` planes take: kernels that reach beyond the image pass over its padding
-    /// too, so rows count with the width of theirs.
+    /// Steps that sums over windows of `planes` planes take: kernels that reach beyond the image
+    /// pass over its padding too, so rows count with the width of theirs.
     pub fn work(&self, planes: &[usize]) -> u64 {
         let last = self.kernel.len() - 1;
         let across = self.dilation[last] * (self.kernel[last] - 1) / self.stride[last];
@@ -90,7 +93,8 @@ impl Window {
         }
     }
 
-    /// A field of a window over a row or an image as for an image; `outer` is what a row has across.
+    /// A field of a window over a row or an image as for an image; `outer` is what a row has
+    /// across.
     pub fn pair(&self, field: impl Fn(&Self) -> &Vec<usize>, outer: usize) -> [usize; 2] {
         match field(self)[..] {
             [across, along, ..] => [across, along],
@@ -113,7 +117,8 @@ impl Window {
         }
     }
 
-    /// How many of dimension `axis`'s pixels each window covers; with `padding`, declared padding counts too.
+    /// How many of dimension `axis`'s pixels each window covers; with `padding`, declared padding
+    /// counts too.
     pub fn counts(&self, axis: usize, size: usize, padding: bool) -> Vec<usize> {
         let before = self.before[axis];
         let covered =

@@ -1,4 +1,5 @@
-//! The only place that enforces what an adversarial image may be: within the budget, in [0, 1], on the 8-bit grid.
+//! The only place that enforces what an adversarial image may be: within the budget, in [0, 1], on
+//! the 8-bit grid.
 
 use std::time::Instant;
 
@@ -21,8 +22,9 @@ pub struct Crafted {
     pub seconds: f64,
 }
 
-/// Runs `attack` on every image of `clean`, whose values are expected on the 8-bit grid, and clips what it proposes:
-/// each pixel to the 8-bit levels within ε of the clean one. A budget below 1/255 therefore changes nothing.
+/// Runs `attack` on every image of `clean`, whose values are expected on the 8-bit grid, and clips
+/// what it proposes: each pixel to the 8-bit levels within ε of the clean one. A budget below 1/255
+/// therefore changes nothing.
 pub fn craft(
     attack: &dyn Attack,
     clean: &ImageBatch,

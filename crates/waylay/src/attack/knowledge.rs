@@ -1,4 +1,5 @@
-//! What an attacker has of the target when crafting: every row of a report states it, and labels are made from it.
+//! What an attacker has of the target when crafting: every row of a report states it, and labels
+//! are made from it.
 
 use std::fmt;
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
-    /// The image alone. A generator may have been trained with the target's gradients before; crafting needs no target.
+    /// The image alone. A generator may have been trained with the target's gradients before;
+    /// crafting needs no target.
     Image,
     /// The image and the target's feature maps of it.
     FeatureMaps,
@@ -16,8 +18,8 @@ pub enum Access {
     Gradients,
 }
 
-/// What an attack takes of the target for one query. Shown as `image only`, `feature maps, 1 forward pass` or
-/// `10 gradients`.
+/// What an attack takes of the target for one query. Shown as `image only`, `feature maps, 1
+/// forward pass` or `10 gradients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knowledge {
     /// What it sees.

@@ -1,6 +1,8 @@
-//! Attacks: each proposes a changed query; [`craft()`] alone enforces the budget, [0, 1] and the 8-bit grid.
+//! Attacks: each proposes a changed query; [`craft()`] alone enforces the budget, [0, 1] and the
+//! 8-bit grid.
 //!
-//! An attack is an optimiser ([`Pgd`], [`Fgsm`], the training in [`uaa_gan`]) with an [`Objective`] under an access ([`Knowledge`]).
+//! An attack is an optimiser ([`Pgd`], [`Fgsm`], the training in [`uaa_gan`]) with an [`Objective`]
+//! under an access ([`Knowledge`]).
 
 mod budget;
 mod craft;
@@ -90,12 +92,14 @@ pub enum AttackError {
     Image(#[from] ImageError),
 }
 
-/// A way to change queries so that their embedding moves away. An author writes only [`Attack::propose`].
+/// A way to change queries so that their embedding moves away. An author writes only
+/// [`Attack::propose`].
 pub trait Attack: Send + Sync {
     /// Short name, as in `report.json` and lists of attacks.
     fn name(&self) -> String;
 
-    /// Name for people, with what it takes of the target as [`Attack::knowledge`] tells it: `PGD, 10 gradients`.
+    /// Name for people, with what it takes of the target as [`Attack::knowledge`] tells it: `PGD,
+    /// 10 gradients`.
     fn label(&self) -> String;
 
     /// What it takes of the target for one query.
@@ -111,8 +115,8 @@ pub trait Attack: Send + Sync {
         serde_json::json!({})
     }
 
-    /// Proposes one image per clean image `[N, C, H, W]`; [`craft`] clips it to the budget afterwards. `first` is the
-    /// index of the batch's first image among all queries, for streams of random numbers that do not depend on how
-    /// queries are batched.
+    /// Proposes one image per clean image `[N, C, H, W]`; [`craft`] clips it to the budget
+    /// afterwards. `first` is the index of the batch's first image among all queries, for streams
+    /// of random numbers that do not depend on how queries are batched.
     fn propose(&self, clean: &ImageBatch, first: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError>;
 }

@@ -1,4 +1,5 @@
-//! Random signs at the full budget: what any change of this size does without looking at the target.
+//! Random signs at the full budget: what any change of this size does without looking at the
+//! target.
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;

@@ -21,8 +21,8 @@ pub fn hash_images(hash: &mut Hash, items: &[Item], images: &ImageBatch) {
     }
 }
 
-/// Sizes, identities and hash of the images, of which the gallery's is `gallery`; `trained` says whether the generator was
-/// trained on the train set now.
+/// Sizes, identities and hash of the images, of which the gallery's is `gallery`; `trained` says
+/// whether the generator was trained on the train set now.
 pub fn facts(split: &Split, queries: &ImageBatch, gallery: &str, trained: bool) -> DataFacts {
     let mut hash = Hash::default();
     hash_images(&mut hash, &split.query, queries);

@@ -1,4 +1,5 @@
-//! What is shown beside the numbers: distance histograms, and queries with their results before and after.
+//! What is shown beside the numbers: distance histograms, and queries with their results before and
+//! after.
 
 use super::outcome::{AttackRow, Example, Histogram, Hit};
 use super::{Audit, AuditError, Evidence, System, rows};
@@ -32,7 +33,8 @@ pub(super) fn fill_histograms(rows: &mut [AttackRow], evidence: &[Evidence]) {
     }
 }
 
-/// Evenly spaced queries with their nearest gallery items before and after UAA-GAN, or else the strongest attack.
+/// Evenly spaced queries with their nearest gallery items before and after UAA-GAN, or else the
+/// strongest attack.
 pub(super) fn examples(
     plan: &Audit<'_>,
     queries: &ImageBatch,

@@ -1,4 +1,5 @@
-//! The main job: every attack at one budget against one target, measured on the files that were written.
+//! The main job: every attack at one budget against one target, measured on the files that were
+//! written.
 
 mod data;
 mod evidence;
@@ -175,7 +176,8 @@ struct Evidence {
 }
 
 impl<'a> Audit<'a> {
-    /// An audit of `target` on the queries and the gallery of `split`: at ε = 8/255, by cosine, with seed 0, and without an attack.
+    /// An audit of `target` on the queries and the gallery of `split`: at ε = 8/255, by cosine,
+    /// with seed 0, and without an attack.
     pub fn new(target: &'a dyn Embedder, split: &'a Split) -> Self {
         Self {
             target,
@@ -212,7 +214,8 @@ impl<'a> Audit<'a> {
         Self { context, ..self }
     }
 
-    /// One more row: this attack. Its name names the folder of its images, and must not be another row's.
+    /// One more row: this attack. Its name names the folder of its images, and must not be another
+    /// row's.
     #[must_use]
     pub fn attack(self, attack: impl Attack + 'a) -> Self {
         self.boxed(Box::new(attack))
@@ -232,8 +235,9 @@ impl<'a> Audit<'a> {
         self
     }
 
-    /// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and the files of
-    /// [`write_generator`] for every generator that was trained. The report is the caller's to write from the value.
+    /// Runs the audit and writes into `out`: `adversarial/ATTACK/NAME.png` for every query and the
+    /// files of [`write_generator`] for every generator that was trained. The report is the
+    /// caller's to write from the value.
     pub fn run(mut self, out: &OutputDir, progress: &dyn Progress) -> Result<AuditReport, AuditError> {
         let entries = std::mem::take(&mut self.entries);
         self.check_names(&entries)?;
@@ -389,7 +393,8 @@ impl Attack for Unchanged {
     }
 }
 
-/// The attack of a generator, trained now and stored in `out` where it is not given. `images` are those to train on, once loaded.
+/// The attack of a generator, trained now and stored in `out` where it is not given. `images` are
+/// those to train on, once loaded.
 fn prepare(
     source: GeneratorSource,
     plan: &Audit<'_>,

@@ -19,7 +19,8 @@ pub struct AuditReport {
     pub schema: String,
     /// The result in one sentence, with its numbers.
     pub verdict: String,
-    /// Whether the shortened run for trying out was asked for: its numbers are not a verdict on the system.
+    /// Whether the shortened run for trying out was asked for: its numbers are not a verdict on the
+    /// system.
     pub quick: bool,
     /// The network under attack.
     pub target: TargetFacts,
@@ -102,25 +103,29 @@ pub struct Budget {
     pub epsilon_255: f64,
 }
 
-/// What an attacker leaves who may choose, for every query anew, the strongest of the attacks that ran.
+/// What an attacker leaves who may choose, for every query anew, the strongest of the attacks that
+/// ran.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorstCase {
     /// Mean over the queries of the lowest average precision that any attack leaves.
     pub map: f64,
     /// Fraction of the queries whose nearest item is a match under every attack.
     pub rank1: f64,
-    /// By attack: for how many queries it leaves the lowest average precision. The first of equals counts.
+    /// By attack: for how many queries it leaves the lowest average precision. The first of equals
+    /// counts.
     pub strongest: BTreeMap<String, usize>,
 }
 
 /// One attack's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttackRow {
-    /// As on the command line: `none`, `noise`, `fgsm`, `pgd` (10 steps), `pgd-40`, `uaa-gan`, `guided-gan`.
+    /// As on the command line: `none`, `noise`, `fgsm`, `pgd` (10 steps), `pgd-40`, `uaa-gan`,
+    /// `guided-gan`.
     pub name: String,
     /// For people, such as `PGD, 40 gradients`.
     pub label: String,
-    /// What the attacker had of the target when crafting: `access`, `target_forwards` and `target_gradients` per query.
+    /// What the attacker had of the target when crafting: `access`, `target_forwards` and
+    /// `target_gradients` per query.
     #[serde(flatten)]
     pub knowledge: Knowledge,
     /// The budget of this row in 1/255: the audit's, or the attack's own where that is smaller.
@@ -140,7 +145,8 @@ pub struct AttackRow {
     pub ssim: f64,
     /// Crafting time per image, in milliseconds.
     pub ms_per_image: f64,
-    /// Training time of a generator; null for other attacks, and for a given generator without its `training.jsonl`.
+    /// Training time of a generator; null for other attacks, and for a given generator without its
+    /// `training.jsonl`.
     pub train_seconds: Option<f64>,
     /// Mean cosine between clean and attacked embedding of the same query.
     pub mean_cosine: f64,
@@ -148,7 +154,8 @@ pub struct AttackRow {
     pub config: serde_json::Value,
     /// Distances from attacked queries to their true matches.
     pub distances: Histogram,
-    /// Rank of the first true match of every query, 1 is best, in query order; none without a match.
+    /// Rank of the first true match of every query, 1 is best, in query order; none without a
+    /// match.
     pub first_match: Vec<Option<usize>>,
     /// Average precision of every query, in query order; none without a match.
     pub average_precision: Vec<Option<f64>>,

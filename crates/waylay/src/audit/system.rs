@@ -27,8 +27,9 @@ pub struct System<'a> {
 }
 
 impl<'a> System<'a> {
-    /// Reads and embeds `gallery`, of which only a few images are in memory at a time. A gallery image matches a query where
-    /// their identities are the same. `progress` advances once per [`STREAM_BATCH`] images.
+    /// Reads and embeds `gallery`, of which only a few images are in memory at a time. A gallery
+    /// image matches a query where their identities are the same. `progress` advances once per
+    /// [`STREAM_BATCH`] images.
     pub fn new(
         target: &'a dyn Embedder,
         metric: Metric,
@@ -78,7 +79,8 @@ impl<'a> System<'a> {
         embedded.map_err(|e| AuditError::Embedder(self.target.name().into(), e))
     }
 
-    /// Searches the gallery for `queries`, one image per query and in their order; also gives their embeddings.
+    /// Searches the gallery for `queries`, one image per query and in their order; also gives their
+    /// embeddings.
     pub fn search(&self, queries: &ImageBatch) -> Result<(Evaluation, Embeddings), AuditError> {
         let embeddings = self.embed(queries)?;
         let found = retrieval::evaluate(&embeddings, &self.gallery_embeddings, &self.relevance, self.metric)?;

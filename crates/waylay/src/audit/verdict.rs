@@ -19,7 +19,8 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level for a `remaining` fraction of the clean mAP; anything but a number counts as resistant.
+    /// The level for a `remaining` fraction of the clean mAP; anything but a number counts as
+    /// resistant.
     pub fn of(remaining: f64) -> Self {
         match remaining {
             r if r <= 0.25 => Self::HighlyVulnerable,
@@ -30,8 +31,8 @@ impl Level {
     }
 }
 
-/// One sentence with the numbers: the worst case at `epsilon_255`/255, graded by [`Level`], then the strongest attack with
-/// gradients, without, and noise. A quick run is not graded.
+/// One sentence with the numbers: the worst case at `epsilon_255`/255, graded by [`Level`], then
+/// the strongest attack with gradients, without, and noise. A quick run is not graded.
 pub fn verdict(
     clean: &Scores,
     attacks: &[AttackRow],

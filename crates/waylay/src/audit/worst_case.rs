@@ -1,12 +1,13 @@
-//! The worst case: for every query the strongest of the attacks that ran, as robust accuracy is counted over an ensemble of
-//! attacks (Croce & Hein, arXiv:2003.01690, sec. 5).
+//! The worst case: for every query the strongest of the attacks that ran, as robust accuracy is
+//! counted over an ensemble of attacks (Croce & Hein, arXiv:2003.01690, sec. 5).
 
 use std::collections::BTreeMap;
 
 use super::outcome::{AttackRow, WorstCase};
 use super::rows;
 
-/// The worst case over all rows that change an image; `None` where no attack that aims ran, or no query has a match.
+/// The worst case over all rows that change an image; `None` where no attack that aims ran, or no
+/// query has a match.
 pub fn worst_case(attacks: &[AttackRow]) -> Option<WorstCase> {
     rows::strongest(attacks)?;
     let attacks: Vec<&AttackRow> = rows::attacks(attacks).collect();

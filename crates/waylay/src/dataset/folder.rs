@@ -19,15 +19,17 @@ const QUERIES: usize = 2;
 /// What is allowed of a folder of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FolderOptions {
-    /// Images of different sizes, all resized to the target's input; an error otherwise. Default false.
+    /// Images of different sizes, all resized to the target's input; an error otherwise. Default
+    /// false.
     pub allow_mixed_sizes: bool,
 }
 
-/// The dataset in one folder. With folders `query` and `gallery` inside it is read as [`read_split`] does, with
-/// `train` where there is one. Otherwise it holds one folder per identity, and is divided the same way every time:
-/// the first half of the identities trains the generator, the first two images of each other identity (one, where it
-/// has two) are queries, and every image that is no query is in the gallery. Identities and images count in natural
-/// order. Needs two identities and two images of each.
+/// The dataset in one folder. With folders `query` and `gallery` inside it is read as
+/// [`read_split`] does, with `train` where there is one. Otherwise it holds one folder per
+/// identity, and is divided the same way every time: the first half of the identities trains the
+/// generator, the first two images of each other identity (one, where it has two) are queries, and
+/// every image that is no query is in the gallery. Identities and images count in natural order.
+/// Needs two identities and two images of each.
 pub fn read_data(folder: &Path, options: &FolderOptions) -> Result<Split, DatasetError> {
     let [train, query, gallery] = ["train", "query", "gallery"].map(|role| folder.join(role));
     if query.is_dir() && gallery.is_dir() {
@@ -40,10 +42,10 @@ pub fn read_data(folder: &Path, options: &FolderOptions) -> Result<Split, Datase
     Ok(split)
 }
 
-/// The dataset in separate folders. Queries and gallery hold one folder per identity; the tree of training images is
-/// read without labels, but where its first folders bear names of query identities it is an error. Names of items
-/// begin with `query/`, `gallery/` and `train/`. A query whose identity is not in the gallery has no match; that is
-/// no error.
+/// The dataset in separate folders. Queries and gallery hold one folder per identity; the tree of
+/// training images is read without labels, but where its first folders bear names of query
+/// identities it is an error. Names of items begin with `query/`, `gallery/` and `train/`. A query
+/// whose identity is not in the gallery has no match; that is no error.
 pub fn read_split(
     query: &Path,
     gallery: &Path,
@@ -67,8 +69,9 @@ pub fn read_split(
     Ok(split)
 }
 
-/// The images in a folder of identities: the first folder below `folder` is the identity, deeper ones do not matter.
-/// In natural order; hidden files and files that are not images by their extension are passed over.
+/// The images in a folder of identities: the first folder below `folder` is the identity, deeper
+/// ones do not matter. In natural order; hidden files and files that are not images by their
+/// extension are passed over.
 pub fn read_folder(folder: &Path) -> Result<Vec<Item>, DatasetError> {
     let items = read_unlabelled(folder)?;
     match items.iter().find(|item| item.identity.is_empty()) {
@@ -77,8 +80,8 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Item>, DatasetError> {
     }
 }
 
-/// The images anywhere below `folder`, in natural order. The identity is the first folder's name, empty for images
-/// right in `folder`.
+/// The images anywhere below `folder`, in natural order. The identity is the first folder's name,
+/// empty for images right in `folder`.
 pub fn read_unlabelled(folder: &Path) -> Result<Vec<Item>, DatasetError> {
     let path = || folder.to_path_buf();
     if !folder.exists() {
@@ -162,7 +165,8 @@ fn check_overlap(split: &Split) -> Result<(), DatasetError> {
     Err(DatasetError::Overlap { count: both.len(), examples: examples.join(", ") + more })
 }
 
-/// Reads every header, so that a file that is no image is found before the work begins, and compares the sizes.
+/// Reads every header, so that a file that is no image is found before the work begins, and
+/// compares the sizes.
 fn check_sizes(split: &Split, options: &FolderOptions) -> Result<(), DatasetError> {
     let items: Vec<&Item> = [&split.gallery, &split.query, &split.train].into_iter().flatten().collect();
     let sizes: Vec<Result<(usize, usize), DatasetError>> =

@@ -104,8 +104,8 @@ pub enum IdxError {
     },
 }
 
-/// The images of a pair of IDX files, in their order; the identity is the label in decimal digits. Names count the
-/// images of each label: `7/0000`, `2/0000`, `7/0001`.
+/// The images of a pair of IDX files, in their order; the identity is the label in decimal digits.
+/// Names count the images of each label: `7/0000`, `2/0000`, `7/0001`.
 pub fn read_idx(images: &Path, labels: &Path) -> Result<Vec<Item>, IdxError> {
     let classes: Vec<String> = (0..=255).map(|label: u8| label.to_string()).collect();
     let classes: Vec<&str> = classes.iter().map(String::as_str).collect();

@@ -25,8 +25,9 @@ impl Item {
     }
 }
 
-/// The images of `items`, in their order, as one batch of `size` = `[C, H, W]`, C being 1 or 3; channels and size are
-/// converted, sizes as `resizing` says. Decodes on all threads. The first item that fails is the error.
+/// The images of `items`, in their order, as one batch of `size` = `[C, H, W]`, C being 1 or 3;
+/// channels and size are converted, sizes as `resizing` says. Decodes on all threads. The first
+/// item that fails is the error.
 pub fn load(items: &[Item], size: [usize; 3], resizing: Resizing) -> Result<ImageBatch, DatasetError> {
     let one = |item: &Item| {
         let named = |source| DatasetError::Convert { name: item.name.clone(), source };
@@ -44,8 +45,8 @@ pub fn load(items: &[Item], size: [usize; 3], resizing: Resizing) -> Result<Imag
         .map_err(|source| DatasetError::Convert { name: last.name.clone(), source })
 }
 
-/// The names of `items` with `.png` for their extension, as adversarial images are saved; an error where two would be
-/// one file.
+/// The names of `items` with `.png` for their extension, as adversarial images are saved; an error
+/// where two would be one file.
 pub fn png_names(items: &[Item]) -> Result<Vec<String>, DatasetError> {
     let mut taken = HashMap::new();
     let mut names = Vec::with_capacity(items.len());

@@ -1,12 +1,13 @@
 //! The order in which people count: `s2` before `s10`.
 
-/// What names are sorted by: part of the path by part, runs of digits by their value. Names in one folder stay
-/// together, and different names never tie.
+/// What names are sorted by: part of the path by part, runs of digits by their value. Names in one
+/// folder stay together, and different names never tie.
 pub(super) fn natural_key(name: &str) -> Vec<(Vec<Run>, String)> {
     name.split('/').map(|part| (runs(part), part.to_string())).collect()
 }
 
-/// A run of digits, without leading zeros and with its length first so that it compares by value, or of other text.
+/// A run of digits, without leading zeros and with its length first so that it compares by value,
+/// or of other text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Run {
     Number(usize, String),

@@ -1,4 +1,5 @@
-//! The embedded sample: a slice of Fashion-MNIST (Zalando, MIT licence), made by `scripts/make_sample.py`.
+//! The embedded sample: a slice of Fashion-MNIST (Zalando, MIT licence), made by
+//! `scripts/make_sample.py`.
 
 use super::{DatasetError, Item, Split, idx};
 
@@ -6,8 +7,9 @@ use super::{DatasetError, Item, Split, idx};
 const CLASSES: [&str; 10] =
     ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"];
 
-/// The embedded sample: gray images of 28 x 28 pixels. 1,800 training images of six classes; 100 queries of the other
-/// four; 1,000 gallery images, 100 of each of the ten. Names are like `query/trouser/0007`.
+/// The embedded sample: gray images of 28 x 28 pixels. 1,800 training images of six classes; 100
+/// queries of the other four; 1,000 gallery images, 100 of each of the ten. Names are like
+/// `query/trouser/0007`.
 pub fn sample() -> Result<Split, DatasetError> {
     Ok(Split {
         name: "Fashion-MNIST sample".into(),

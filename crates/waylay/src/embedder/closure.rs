@@ -14,16 +14,20 @@ pub struct EmbedderFn<F> {
     embed: F,
 }
 
-/// An embedder of pixels of `input` = `[C, H, W]` that calls `embed`, which turns pixels `[N, C, H, W]` in [0, 1] into embeddings
-/// `[N, dim]` on the processor, with operations that Burn can differentiate.
+/// An embedder of pixels of `input` = `[C, H, W]` that calls `embed`, which turns pixels `[N, C, H,
+/// W]` in [0, 1] into embeddings `[N, dim]` on the processor, with operations that Burn can
+/// differentiate.
 ///
-/// Its fingerprint is made from name, sizes and nothing else: give closures that differ names that differ.
+/// Its fingerprint is made from name, sizes and nothing else: give closures that differ names that
+/// differ.
 ///
 /// ```
 /// use waylay::embedder::{Embedder, embedder_fn};
 ///
 /// // The mean of every channel over the image.
-/// let means = embedder_fn("channel means", [3, 32, 32], 3, |pixels| pixels.mean_dim(3).mean_dim(2).flatten(1, 3));
+/// let means = embedder_fn("channel means", [3, 32, 32], 3, |pixels| {
+///     pixels.mean_dim(3).mean_dim(2).flatten(1, 3)
+/// });
 /// assert_eq!((means.input(), means.dim()), ([3, 32, 32], 3));
 /// ```
 pub fn embedder_fn<F>(name: impl Into<String>, input: [usize; 3], dim: usize, embed: F) -> EmbedderFn<F>

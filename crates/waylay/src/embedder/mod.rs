@@ -1,8 +1,10 @@
-//! Embedders: networks, or anything else, that turn images into embeddings, differentiable with respect to the pixels.
+//! Embedders: networks, or anything else, that turn images into embeddings, differentiable with
+//! respect to the pixels.
 //!
-//! An embedder owns everything between plain pixels and the embedding: resizing, channel order, scale, mean and standard deviation.
-//! An attack never sees a normalised image. [`OnnxEmbedder`] runs ONNX files; [`embedder_fn`] makes one from a
-//! closure; a Burn module is one with an `impl` of [`Embedder::embedding`] and four short methods.
+//! An embedder owns everything between plain pixels and the embedding: resizing, channel order,
+//! scale, mean and standard deviation. An attack never sees a normalised image. [`OnnxEmbedder`]
+//! runs ONNX files; [`embedder_fn`] makes one from a closure; a Burn module is one with an `impl`
+//! of [`Embedder::embedding`] and four short methods.
 
 mod closure;
 mod error;
@@ -40,8 +42,8 @@ pub trait Embedder: Send + Sync {
     /// Name for people: a file name, or `sample`.
     fn name(&self) -> &str;
 
-    /// SHA-256 of the network and its preprocessing, in hexadecimal: two embedders that differ in either differ here. Generator files
-    /// state it, and are refused for another one.
+    /// SHA-256 of the network and its preprocessing, in hexadecimal: two embedders that differ in
+    /// either differ here. Generator files state it, and are refused for another one.
     fn fingerprint(&self) -> &str;
 
     /// `[C, H, W]` of the pixels it takes: the size at which images are attacked and saved.
@@ -50,8 +52,8 @@ pub trait Embedder: Send + Sync {
     /// Dimensions of the embedding.
     fn dim(&self) -> usize;
 
-    /// The embedding `[N, dim]` of pixels `[N, C, H, W]` in [0, 1], of any batch size. Differentiable with respect to `pixels` where
-    /// they are tracked.
+    /// The embedding `[N, dim]` of pixels `[N, C, H, W]` in [0, 1], of any batch size.
+    /// Differentiable with respect to `pixels` where they are tracked.
     fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, EmbedderError>;
 
     /// How images of other sizes become ones of that size. Default: bilinear stretching.
@@ -69,18 +71,21 @@ pub trait Embedder: Send + Sync {
         Device::flex()
     }
 
-    /// Feature maps for conditioning, from the largest size to the smallest: for each spatial size below the input's, up
-    /// to four activations evenly spaced from the first to the last of that size, and the last map. Default: none.
+    /// Feature maps for conditioning, from the largest size to the smallest: for each spatial size
+    /// below the input's, up to four activations evenly spaced from the first to the last of that
+    /// size, and the last map. Default: none.
     fn taps(&self) -> &[Tap] {
         &[]
     }
 
-    /// [`Embedder::embedding`] with the feature maps that [`Embedder::taps`] announces. Default: without any.
+    /// [`Embedder::embedding`] with the feature maps that [`Embedder::taps`] announces. Default:
+    /// without any.
     fn forward(&self, pixels: Tensor<4>) -> Result<Features, EmbedderError> {
         Ok(Features { embedding: self.embedding(pixels)?, taps: Vec::new() })
     }
 
-    /// Embeds a checked batch of any count, a few images at a time, without gradients. An error where an embedding is not finite.
+    /// Embeds a checked batch of any count, a few images at a time, without gradients. An error
+    /// where an embedding is not finite.
     fn embed(&self, images: &ImageBatch, device: &Device) -> Result<Embeddings, EmbedderError> {
         let [_, c, h, w] = images.shape();
         if [c, h, w] != self.input() {

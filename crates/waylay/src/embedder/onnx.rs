@@ -1,4 +1,5 @@
-//! Networks in ONNX files as embedders: [`waylay_onnx`] runs them, the preprocessing stands in front.
+//! Networks in ONNX files as embedders: [`waylay_onnx`] runs them, the preprocessing stands in
+//! front.
 
 use std::path::Path;
 
@@ -112,8 +113,9 @@ impl OnnxEmbedder {
         Ok(Self { fingerprint: model.fingerprint(&settings), model, preprocess })
     }
 
-    /// Keeps nothing that convolutions make of their filters: that takes less memory, by as much as the constants take, and longer where
-    /// images come one by one. For training, whose batches are large, and whose own networks need the memory.
+    /// Keeps nothing that convolutions make of their filters: that takes less memory, by as much as
+    /// the constants take, and longer where images come one by one. For training, whose batches are
+    /// large, and whose own networks need the memory.
     #[must_use]
     pub fn without_kept_filters(mut self) -> Self {
         self.model = self.model.without_kept_filters();

@@ -1,5 +1,6 @@
-//! From pixels in [0, 1] to what a network was trained on: channel order, scale, mean, standard deviation, layout.
-//! This is the only place that knows them. A preset by name, or exact numbers in a file beside the model.
+//! From pixels in [0, 1] to what a network was trained on: channel order, scale, mean, standard
+//! deviation, layout. This is the only place that knows them. A preset by name, or exact numbers in
+//! a file beside the model.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -61,12 +62,13 @@ pub enum PreprocessError {
 pub enum Preset {
     /// RGB, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225): torchvision's.
     Imagenet,
-    /// RGB, minus (0.48145466, 0.4578275, 0.40821073), over (0.26862954, 0.26130258, 0.27577711), the middle of a
-    /// bicubic reduction: CLIP's.
+    /// RGB, minus (0.48145466, 0.4578275, 0.40821073), over (0.26862954, 0.26130258, 0.27577711),
+    /// the middle of a bicubic reduction: CLIP's.
     Clip,
     /// RGB of 0 to 255, minus 127.5, over 128: most face networks.
     Arcface,
-    /// RGB of 0 to 1: the pixels as they are. The same numbers as [`Preset::None`], under the name people look for.
+    /// RGB of 0 to 1: the pixels as they are. The same numbers as [`Preset::None`], under the name
+    /// people look for.
     ZeroToOne,
     /// RGB of −1 to 1.
     MinusOneToOne,
@@ -128,23 +130,27 @@ pub enum Channels {
     Gray,
 }
 
-/// What is done to pixels in [0, 1]: (pixel · `scale` − `mean`) / `std`, in the network's channel order and layout.
-/// Read from TOML as a preset, as numbers, or as a preset with some numbers replaced: `preset = "imagenet"`.
+/// What is done to pixels in [0, 1]: (pixel · `scale` − `mean`) / `std`, in the network's channel
+/// order and layout. Read from TOML as a preset, as numbers, or as a preset with some numbers
+/// replaced: `preset = "imagenet"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Sidecar")]
 pub struct Preprocess {
     /// Name for people.
     pub name: String,
-    /// Height and width, for a network that leaves them open; 1 to 65536. Default: the network's own.
+    /// Height and width, for a network that leaves them open; 1 to 65536. Default: the network's
+    /// own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
     /// Channel order. Default RGB.
     pub channels: Channels,
     /// Multiplies pixels first; finite, not 0. Default 1.
     pub scale: f32,
-    /// Is subtracted next: empty for 0, or one number, or one per channel in the network's order. Default empty.
+    /// Is subtracted next: empty for 0, or one number, or one per channel in the network's order.
+    /// Default empty.
     pub mean: Vec<f32>,
-    /// Divides last: empty for 1, or one number, or one per channel in the network's order; not 0. Default empty.
+    /// Divides last: empty for 1, or one number, or one per channel in the network's order; not 0.
+    /// Default empty.
     pub std: Vec<f32>,
     /// Order of the dimensions. Default NCHW.
     pub layout: Layout,
@@ -152,13 +158,14 @@ pub struct Preprocess {
     pub interpolation: Interpolation,
     /// What happens to the proportions of an image of another size. Default stretch.
     pub resize: Fit,
-    /// With `resize = "crop"`: pixels of the shorter side before the middle is cut out; 1 to 65536. Default: as few as
-    /// cover the input.
+    /// With `resize = "crop"`: pixels of the shorter side before the middle is cut out; 1 to 65536.
+    /// Default: as few as cover the input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize_to: Option<usize>,
 }
 
-/// The keys of `MODEL.toml`; those left out come from `preset`, or are the defaults of [`Preprocess`].
+/// The keys of `MODEL.toml`; those left out come from `preset`, or are the defaults of
+/// [`Preprocess`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sidecar {
@@ -246,8 +253,9 @@ impl Preprocess {
             .map_err(|source| PreprocessError::Parse { path, source: Box::new(source) })
     }
 
-    /// The preset where one is given, else the file beside `model`; neither is an error, never a guess. A preset
-    /// given in spite of a file wins, keeps the file's size, and says so in its name.
+    /// The preset where one is given, else the file beside `model`; neither is an error, never a
+    /// guess. A preset given in spite of a file wins, keeps the file's size, and says so in its
+    /// name.
     pub fn choose(model: &Path, preset: Option<Preset>) -> Result<Self, PreprocessError> {
         match (preset, Self::beside(model)?) {
             (Some(preset), None) => Ok(preset.into()),
@@ -317,7 +325,8 @@ impl Preprocess {
         Resizing { interpolation: self.interpolation, fit: self.resize, shorter_side: self.resize_to }
     }
 
-    /// What black and white pixels become, by channel in the network's order: `[(black, white)]` of `channels`.
+    /// What black and white pixels become, by channel in the network's order: `[(black, white)]` of
+    /// `channels`.
     pub fn range(&self, channels: usize) -> Vec<(f32, f32)> {
         let at = |list: &[f32], i: usize, default| {
             list.get(if list.len() == 1 { 0 } else { i }).copied().unwrap_or(default)
@@ -326,8 +335,8 @@ impl Preprocess {
         (0..channels).map(|i| (map(0.0, i), map(1.0, i))).collect()
     }
 
-    /// What the network takes, from pixels `[N, C, H, W]` in [0, 1]. Differentiable. The numbers must have passed
-    /// [`Self::check`] for `C` channels.
+    /// What the network takes, from pixels `[N, C, H, W]` in [0, 1]. Differentiable. The numbers
+    /// must have passed [`Self::check`] for `C` channels.
     pub fn apply(&self, pixels: Tensor<4>) -> Tensor<4> {
         let [_, c, _, _] = pixels.dims();
         let ordered = if self.channels == Channels::Bgr { pixels.flip([1]) } else { pixels };

@@ -1,4 +1,5 @@
-//! The embedded sample's network, made by `waylay fit` as crates/waylay/assets/sample/target.json records.
+//! The embedded sample's network, made by `waylay fit` as crates/waylay/assets/sample/target.json
+//! records.
 
 use burn::tensor::Device;
 

@@ -1,4 +1,5 @@
-//! Embeds images that need not fit into memory together: they are decoded ahead of the network, a bounded number at once.
+//! Embeds images that need not fit into memory together: they are decoded ahead of the network, a
+//! bounded number at once.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -35,10 +36,10 @@ pub enum StreamError {
 /// What waits between the two threads.
 type Decoded = Result<(Vec<Item>, ImageBatch), DatasetError>;
 
-/// Embeds `items` in their order and calls `each` with some of them at a time: the items, their pixels at the target's input
-/// size, and their embeddings. One thread decodes while the network runs on what is there; at most [`STREAM_BATCH`] times
-/// four images are in memory, however many `items` gives. Ends at the first error, be it of an image, of the network or of
-/// `each`.
+/// Embeds `items` in their order and calls `each` with some of them at a time: the items, their
+/// pixels at the target's input size, and their embeddings. One thread decodes while the network
+/// runs on what is there; at most [`STREAM_BATCH`] times four images are in memory, however many
+/// `items` gives. Ends at the first error, be it of an image, of the network or of `each`.
 pub fn embed_stream<E: From<StreamError>>(
     items: impl Iterator<Item = Item> + Send,
     target: &dyn Embedder,
@@ -78,7 +79,8 @@ fn embed<E: From<StreamError>>(
     Ok(())
 }
 
-/// The next batch, once it is there. A thread that computes helps with the decoding meanwhile: it may be the only one.
+/// The next batch, once it is there. A thread that computes helps with the decoding meanwhile: it
+/// may be the only one.
 fn next(batches: &Receiver<Decoded>) -> Option<Decoded> {
     loop {
         match batches.recv_timeout(PAUSE) {

@@ -36,7 +36,8 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Embeddings of `dim` values each; an error where the count does not fit or a value is not finite.
+    /// Embeddings of `dim` values each; an error where the count does not fit or a value is not
+    /// finite.
     pub fn new(dim: usize, values: Vec<f32>) -> Result<Self, EmbeddingError> {
         if dim == 0 || values.is_empty() || !values.len().is_multiple_of(dim) {
             return Err(EmbeddingError::Count { dim, found: values.len() });

@@ -18,7 +18,8 @@ pub struct MetricError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
-    /// One minus the cosine of the angle, 0 to 2. An embedding of length zero is at distance 1 from everything.
+    /// One minus the cosine of the angle, 0 to 2. An embedding of length zero is at distance 1 from
+    /// everything.
     #[default]
     Cosine,
     /// Length of the difference of the embeddings as the network gave them, 0 upward.

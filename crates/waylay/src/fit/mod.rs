@@ -1,5 +1,5 @@
-//! Trains a small embedding network from labelled images: how the embedded sample's target was made.
-//! Source: supervised contrastive loss, Khosla et al., arXiv:2004.11362, eq. 2.
+//! Trains a small embedding network from labelled images: how the embedded sample's target was
+//! made. Source: supervised contrastive loss, Khosla et al., arXiv:2004.11362, eq. 2.
 
 mod network;
 
@@ -127,7 +127,8 @@ pub struct CheckedFit(FitConfig);
 
 /// What training gives.
 pub struct Fitted {
-    /// The network as an ONNX file: input `pixels` `[N, C, size, size]` in [0, 1], output `embedding` `[N, dim]`.
+    /// The network as an ONNX file: input `pixels` `[N, C, size, size]` in [0, 1], output
+    /// `embedding` `[N, dim]`.
     pub onnx: Vec<u8>,
     /// Loss per step.
     pub losses: Vec<f64>,
@@ -182,7 +183,8 @@ pub fn fit(
     Ok(Fitted { onnx: network.valid().to_onnx(images.size(), &statistics), losses })
 }
 
-/// Supervised contrastive loss of `embeddings` `[N, dim]` (normalised here); images without a partner count nothing.
+/// Supervised contrastive loss of `embeddings` `[N, dim]` (normalised here); images without a
+/// partner count nothing.
 fn contrastive(embeddings: Tensor<2>, labels: &[usize], temperature: f64) -> Tensor<1> {
     let n = labels.len();
     let device = embeddings.device();

@@ -1,6 +1,6 @@
-//! The network: strided and plain 3×3 convolutions, each with batch normalisation and ReLU, then the mean over the last
-//! map and one linear layer, with the first weights of He et al., arXiv:1502.01852. Small on purpose: it ships with the
-//! sample.
+//! The network: strided and plain 3×3 convolutions, each with batch normalisation and ReLU, then
+//! the mean over the last map and one linear layer, with the first weights of He et al.,
+//! arXiv:1502.01852. Small on purpose: it ships with the sample.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -40,7 +40,8 @@ impl Network {
         Self { convolutions, norms, head }
     }
 
-    /// Pixels `[N, C, size, size]` in [0, 1] → embeddings `[N, dim]`, not normalised, and what every normalisation saw.
+    /// Pixels `[N, C, size, size]` in [0, 1] → embeddings `[N, dim]`, not normalised, and what
+    /// every normalisation saw.
     pub fn forward(&self, x: Tensor<4>) -> (Tensor<2>, Vec<Statistics>) {
         let mut seen = Vec::with_capacity(self.norms.len());
         let h = self.convolutions.iter().zip(&self.norms).fold(x, |h, (conv, norm)| {
@@ -51,7 +52,8 @@ impl Network {
         (self.head.forward(h.mean_dim(3).mean_dim(2)).flatten(1, 3), seen)
     }
 
-    /// The network as an ONNX file, its normalisations by `statistics` worked into the convolutions.
+    /// The network as an ONNX file, its normalisations by `statistics` worked into the
+    /// convolutions.
     pub fn to_onnx(&self, input: [usize; 3], statistics: &[Statistics]) -> Vec<u8> {
         let mut layers = Vec::new();
         for ((conv, norm), statistics) in self.convolutions.iter().zip(&self.norms).zip(statistics) {

@@ -21,14 +21,16 @@ pub struct AugmentConfig {
     pub zoom: f64,
     /// Largest rotation in degrees either way; 0 to 180. Default 8.
     pub rotate: f64,
-    /// Largest bend in pixels: smooth displacements of a coarse grid of points, each in both directions (as Simard et al.,
-    /// ICDAR 2003, but on a grid of 4 × 4): stands in for other shapes of the same kind of thing; 0 to 64. Default 0.
+    /// Largest bend in pixels: smooth displacements of a coarse grid of points, each in both
+    /// directions (as Simard et al., ICDAR 2003, but on a grid of 4 × 4): stands in for other
+    /// shapes of the same kind of thing; 0 to 64. Default 0.
     pub bend: f64,
-    /// Spread of the brightness change: a factor 1 + b·n₁ and an offset ½·b·n₂ with standard normal n; 0 to 1.
-    /// Default 0.1.
+    /// Spread of the brightness change: a factor 1 + b·n₁ and an offset ½·b·n₂ with standard normal
+    /// n; 0 to 1. Default 0.1.
     pub brightness: f64,
-    /// Probability that an image is blended with another of its batch, at 50 to 100 % (mixup, Zhang et al.,
-    /// arXiv:1710.09412): stands in for identities that the training images lack; 0 to 1. Default 0.3.
+    /// Probability that an image is blended with another of its batch, at 50 to 100 % (mixup, Zhang
+    /// et al., arXiv:1710.09412): stands in for identities that the training images lack; 0 to 1.
+    /// Default 0.3.
     pub mix: f64,
 }
 
@@ -37,7 +39,8 @@ pub struct AugmentConfig {
 pub struct Augmented {
     /// The changed images, in their order.
     pub images: ImageBatch,
-    /// For each image the index of the one that was blended into it, if any: part of it is to be seen there.
+    /// For each image the index of the one that was blended into it, if any: part of it is to be
+    /// seen there.
     pub partners: Vec<Option<usize>>,
 }
 

@@ -3,8 +3,9 @@
 use super::{ImageBatch, ImageError, Picture, Resizing};
 
 impl ImageBatch {
-    /// `pictures` as one batch of images of `size` = `[C, H, W]`, C being 1 or 3: the channels are converted first,
-    /// then the size, as [`Picture::to_channels`] and [`Picture::fitted`] do by default. Pixels are bytes / 255.
+    /// `pictures` as one batch of images of `size` = `[C, H, W]`, C being 1 or 3: the channels are
+    /// converted first, then the size, as [`Picture::to_channels`] and [`Picture::fitted`] do by
+    /// default. Pixels are bytes / 255.
     pub fn from_pictures(pictures: &[Picture], size: [usize; 3]) -> Result<Self, ImageError> {
         let [channels, height, width] = size;
         let mut pixels = Vec::with_capacity(pictures.len() * channels * height * width);
@@ -33,7 +34,8 @@ impl Picture {
         Self { width, height, channels, bytes }
     }
 
-    /// The picture as pixels of `size` = `[C, H, W]` in [0, 1], C being 1 or 3, converted and resized as needed.
+    /// The picture as pixels of `size` = `[C, H, W]` in [0, 1], C being 1 or 3, converted and
+    /// resized as needed.
     pub fn to_pixels(&self, size: [usize; 3], resizing: Resizing) -> Result<Vec<f32>, ImageError> {
         let [channels, height, width] = size;
         let fitted = self.to_channels(channels)?.fitted(width, height, resizing)?;

@@ -112,21 +112,24 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The image in the file at `path`, read as [`Picture::decode`] does and named by the path in errors.
+    /// The image in the file at `path`, read as [`Picture::decode`] does and named by the path in
+    /// errors.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         Self::read_as(path, &path.display().to_string())
     }
 
     /// The image in an encoded file held in memory; `name` stands for it in errors.
     ///
-    /// Gray stays one channel, everything else becomes RGB. Alpha is dropped, not blended, and the EXIF orientation
-    /// is not applied, as in Pillow's `open` and `convert("RGB")`. 16-bit and float samples are rounded to 8 bits;
-    /// of an animation, the first frame counts. At least 16 x 16 and at most 100 megapixels.
+    /// Gray stays one channel, everything else becomes RGB. Alpha is dropped, not blended, and the
+    /// EXIF orientation is not applied, as in Pillow's `open` and `convert("RGB")`. 16-bit and
+    /// float samples are rounded to 8 bits; of an animation, the first frame counts. At least 16 x
+    /// 16 and at most 100 megapixels.
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self, ReadError> {
         decode(Cursor::new(bytes), name)
     }
 
-    /// The image as an 8-bit PNG file, gray or RGB: what [`Picture::decode`] turns back into the same picture.
+    /// The image as an 8-bit PNG file, gray or RGB: what [`Picture::decode`] turns back into the
+    /// same picture.
     pub fn encode_png(&self) -> Result<Vec<u8>, ImageWriteError> {
         self.check()?;
         let color = if self.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
@@ -142,7 +145,8 @@ impl Picture {
         decode(open(path, name)?, name)
     }
 
-    /// `(width, height)` of the file at `path` from its header, within the limits of [`Picture::decode`].
+    /// `(width, height)` of the file at `path` from its header, within the limits of
+    /// [`Picture::decode`].
     pub(crate) fn read_size(path: &Path, name: &str) -> Result<(usize, usize), ReadError> {
         let mut file = open(path, name)?;
         check_length(&mut file, name)?;
@@ -152,8 +156,8 @@ impl Picture {
     }
 }
 
-/// Writes image `index` of `batch` to `path` as lossless 8-bit PNG, whole or not at all. Pixels are rounded to k/255.
-/// Panics where `index` is not below the batch's count.
+/// Writes image `index` of `batch` to `path` as lossless 8-bit PNG, whole or not at all. Pixels are
+/// rounded to k/255. Panics where `index` is not below the batch's count.
 pub fn write_png(path: &Path, batch: &ImageBatch, index: usize) -> Result<(), ImageWriteError> {
     Ok(write_atomic(path, &Picture::from_batch(batch, index).encode_png()?)?)
 }
@@ -195,7 +199,8 @@ fn check_length(file: &mut impl Seek, name: &str) -> Result<(), ReadError> {
     }
 }
 
-/// Whether the file, if a JPEG, reaches its end: the decoder paints what is missing gray and says nothing.
+/// Whether the file, if a JPEG, reaches its end: the decoder paints what is missing gray and says
+/// nothing.
 fn is_whole(file: &mut (impl BufRead + Seek)) -> std::io::Result<bool> {
     if !file.fill_buf()?.starts_with(&[0xff, 0xd8, 0xff]) {
         return Ok(true);
@@ -234,7 +239,8 @@ fn decoder<'a>(mut file: impl BufRead + Seek + 'a, name: &str) -> Result<impl Im
     Ok(decoder)
 }
 
-/// `(width, height)` in the header of a PNG, `None` for other files. The decoder calls an empty image merely corrupt.
+/// `(width, height)` in the header of a PNG, `None` for other files. The decoder calls an empty
+/// image merely corrupt.
 fn png_size(file: &mut (impl BufRead + Seek)) -> std::io::Result<Option<(usize, usize)>> {
     let mut start = Vec::with_capacity(24);
     file.by_ref().take(24).read_to_end(&mut start)?;

@@ -6,7 +6,8 @@ const RESTART_7: u8 = 0xd7;
 const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 
-/// Whether the end-of-image marker is reached from segment to segment; one inside an embedded thumbnail does not count.
+/// Whether the end-of-image marker is reached from segment to segment; one inside an embedded
+/// thumbnail does not count.
 pub(super) fn has_end(file: &[u8]) -> bool {
     let mut rest = file;
     while let Some(marker) = next_marker(&mut rest) {

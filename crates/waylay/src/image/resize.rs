@@ -1,6 +1,6 @@
-//! Channels and size of a picture, as Pillow changes them.
-//! Source: Pillow's `Convert.c` (mode L) and `Resample.c` (bilinear and bicubic, antialiased when they make images
-//! smaller); torchvision's `Resize` and `CenterCrop`.
+//! Channels and size of a picture, as Pillow changes them. Source: Pillow's `Convert.c` (mode L)
+//! and `Resample.c` (bilinear and bicubic, antialiased when they make images smaller);
+//! torchvision's `Resize` and `CenterCrop`.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -38,14 +38,15 @@ pub struct Resizing {
     pub interpolation: Interpolation,
     /// What happens to the proportions.
     pub fit: Fit,
-    /// With [`Fit::Crop`]: pixels of the shorter side before the middle is cut out, as 256 for an input of 224. Where
-    /// left out, as few as cover the input.
+    /// With [`Fit::Crop`]: pixels of the shorter side before the middle is cut out, as 256 for an
+    /// input of 224. Where left out, as few as cover the input.
     pub shorter_side: Option<usize>,
 }
 
 impl Picture {
-    /// The picture at `width` x `height` pixels, each at least 1, as `resizing` says. Within one 8-bit level of Pillow
-    /// and torchvision on Pillow's images. An error where a crop would reach beyond the picture.
+    /// The picture at `width` x `height` pixels, each at least 1, as `resizing` says. Within one
+    /// 8-bit level of Pillow and torchvision on Pillow's images. An error where a crop would reach
+    /// beyond the picture.
     pub fn fitted(&self, width: usize, height: usize, resizing: Resizing) -> Result<Self, ImageError> {
         self.check()?;
         if resizing.fit == Fit::Stretch {
@@ -79,8 +80,8 @@ impl Picture {
         Self { width, height, channels: self.channels, bytes }
     }
 
-    /// The picture with 1 (gray) or 3 (RGB) channels. Gray is repeated; RGB becomes gray by ITU-R 601-2 in Pillow's
-    /// integers.
+    /// The picture with 1 (gray) or 3 (RGB) channels. Gray is repeated; RGB becomes gray by ITU-R
+    /// 601-2 in Pillow's integers.
     pub fn to_channels(&self, channels: usize) -> Result<Self, ImageError> {
         self.check()?;
         let bytes = match (self.channels, channels) {
@@ -92,14 +93,15 @@ impl Picture {
         Ok(Self { channels, bytes, ..*self })
     }
 
-    /// The picture resized to `width` x `height` pixels, each at least 1, by a filter that widens when the picture
-    /// shrinks. Within one 8-bit level of Pillow's `resize((width, height), …)`.
+    /// The picture resized to `width` x `height` pixels, each at least 1, by a filter that widens
+    /// when the picture shrinks. Within one 8-bit level of Pillow's `resize((width, height), …)`.
     pub fn resize(&self, width: usize, height: usize, by: Interpolation) -> Result<Self, ImageError> {
         self.check()?;
         if width == 0 || height == 0 {
             return Err(ImageError::Empty { shape: [1, self.channels, height, width] });
         }
-        // Across, then down, with whole levels in between: Pillow's order, which shows where bicubic overshoots.
+        // Across, then down, with whole levels in between: Pillow's order, which shows where
+        // bicubic overshoots.
         let across = if width == self.width { self.clone() } else { self.resample(width, self.height, by)? };
         if height == self.height { Ok(across) } else { across.resample(width, height, by) }
     }

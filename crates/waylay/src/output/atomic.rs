@@ -16,16 +16,17 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes `bytes` to `path`, replacing a file that is there. The bytes go to a temporary file in the same folder,
-/// which then takes the name, so that a reader sees the old file or the new one. The folder must exist.
+/// Writes `bytes` to `path`, replacing a file that is there. The bytes go to a temporary file in
+/// the same folder, which then takes the name, so that a reader sees the old file or the new one.
+/// The folder must exist.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|source| WriteError { path: path.to_path_buf(), source })?;
     file.commit()
 }
 
-/// A file that is written bit by bit, and appears under its name when it is [committed](Self::commit). Dropped before, it
-/// leaves nothing.
+/// A file that is written bit by bit, and appears under its name when it is
+/// [committed](Self::commit). Dropped before, it leaves nothing.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,

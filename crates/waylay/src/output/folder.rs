@@ -37,7 +37,8 @@ pub enum OutputError {
     },
 }
 
-/// A folder that was found writable. Dropped before anything is written to it, it takes the folders it made away.
+/// A folder that was found writable. Dropped before anything is written to it, it takes the folders
+/// it made away.
 #[derive(Debug)]
 pub struct OutputDir {
     path: PathBuf,
@@ -46,8 +47,9 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
-    /// Makes `path` where it is missing and checks that files can be written there. A folder that already holds
-    /// `report.json` is refused unless `force`; files of the earlier run stay until files of their name replace them.
+    /// Makes `path` where it is missing and checks that files can be written there. A folder that
+    /// already holds `report.json` is refused unless `force`; files of the earlier run stay until
+    /// files of their name replace them.
     pub fn create(path: &Path, force: bool) -> Result<Self, OutputError> {
         let owned = || path.to_path_buf();
         if path.exists() && !path.is_dir() {

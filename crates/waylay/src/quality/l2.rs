@@ -1,6 +1,7 @@
 //! L2: the length of the change.
 
-/// Euclidean length of the difference of two images over all channels and pixels, in pixel units: 0 to √(C·H·W).
+/// Euclidean length of the difference of two images over all channels and pixels, in pixel units: 0
+/// to √(C·H·W).
 pub fn l2(clean: &[f32], adversarial: &[f32]) -> f64 {
     squared_error(clean, adversarial).sqrt()
 }

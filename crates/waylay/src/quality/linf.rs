@@ -2,7 +2,8 @@
 
 /// Largest absolute difference of two images, in 1/255 of the pixel range: 0 to 255.
 ///
-/// Pixels k/255 are rounded in `f32`: what lies within 1e-4 of a whole number is that number, so that a change of 8/255 is 8.
+/// Pixels k/255 are rounded in `f32`: what lies within 1e-4 of a whole number is that number, so
+/// that a change of 8/255 is 8.
 pub fn linf_255(clean: &[f32], adversarial: &[f32]) -> f64 {
     let largest = clean.iter().zip(adversarial).fold(0.0_f32, |largest, (a, b)| largest.max((a - b).abs()));
     let measured = f64::from(largest) * 255.0;

@@ -51,7 +51,8 @@ pub struct Quality {
     pub linf_255: f64,
     /// Mean length of the change, in pixel units.
     pub l2: f64,
-    /// Mean peak signal-to-noise ratio in dB over the images that changed; `None` (`null`) where none did.
+    /// Mean peak signal-to-noise ratio in dB over the images that changed; `None` (`null`) where
+    /// none did.
     pub psnr_db: Option<f64>,
     /// Mean structural similarity, −1 to 1.
     pub ssim: f64,
@@ -59,8 +60,8 @@ pub struct Quality {
     pub per_image: Vec<ImageQuality>,
 }
 
-/// Measures each adversarial image against the clean one at its place; an error where the shapes differ, or a side
-/// is below [`super::SSIM_WINDOW`].
+/// Measures each adversarial image against the clean one at its place; an error where the shapes
+/// differ, or a side is below [`super::SSIM_WINDOW`].
 pub fn measure(clean: &ImageBatch, adversarial: &ImageBatch) -> Result<Quality, QualityError> {
     if clean.shape() != adversarial.shape() {
         return Err(QualityError::Shapes { clean: clean.shape(), adversarial: adversarial.shape() });

@@ -1,10 +1,11 @@
-//! PSNR: peak signal-to-noise ratio.
-//! Source: scikit-image's `peak_signal_noise_ratio` with `data_range=1`; there, identical images are at infinity.
+//! PSNR: peak signal-to-noise ratio. Source: scikit-image's `peak_signal_noise_ratio` with
+//! `data_range=1`; there, identical images are at infinity.
 
 use super::l2::squared_error;
 
-/// −10 log₁₀ of the mean squared difference over all channels and pixels, in dB; 0 or more, higher is more alike.
-/// `None` for identical images, whose ratio is infinite, and which a report cannot average.
+/// −10 log₁₀ of the mean squared difference over all channels and pixels, in dB; 0 or more, higher
+/// is more alike. `None` for identical images, whose ratio is infinite, and which a report cannot
+/// average.
 pub fn psnr_db(clean: &[f32], adversarial: &[f32]) -> Option<f64> {
     let error = squared_error(clean, adversarial) / clean.len() as f64;
     (error > 0.0).then(|| -10.0 * error.log10())

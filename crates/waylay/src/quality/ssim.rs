@@ -1,7 +1,7 @@
-//! SSIM: structural similarity.
-//! Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, as in
-//! scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-//! data_range=1`: 11 x 11 windows, K₁ = 0.01, K₂ = 0.03, the mean over the windows that lie within the image.
+//! SSIM: structural similarity. Source: Wang et al., "Image Quality Assessment: From Error
+//! Visibility to Structural Similarity", 2004, as in scikit-image's `structural_similarity` with
+//! `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1`: 11 x 11 windows,
+//! K₁ = 0.01, K₂ = 0.03, the mean over the windows that lie within the image.
 
 use super::QualityError;
 
@@ -14,8 +14,8 @@ const C1: f64 = 0.01 * 0.01;
 /// (K₂ · range)².
 const C2: f64 = 0.03 * 0.03;
 
-/// Mean structural similarity of two images `[C, H, W]` of `size`, first per channel, then over the channels:
-/// −1 to 1, and 1 for identical images. An error where a side is below [`SSIM_WINDOW`].
+/// Mean structural similarity of two images `[C, H, W]` of `size`, first per channel, then over the
+/// channels: −1 to 1, and 1 for identical images. An error where a side is below [`SSIM_WINDOW`].
 pub fn ssim(size: [usize; 3], clean: &[f32], adversarial: &[f32]) -> Result<f64, QualityError> {
     let [channels, height, width] = size;
     if height < SSIM_WINDOW || width < SSIM_WINDOW {
@@ -53,8 +53,8 @@ fn gaussian() -> [f64; SSIM_WINDOW] {
     weights.map(|weight| weight / sum)
 }
 
-/// Weighted means of `plane` over every window that lies within it, rows then columns. In `f64`: on flat bright
-/// areas a variance is the small difference of two numbers near 1, beside C₂ = 9e-4.
+/// Weighted means of `plane` over every window that lies within it, rows then columns. In `f64`: on
+/// flat bright areas a variance is the small difference of two numbers near 1, beside C₂ = 9e-4.
 fn blur(plane: &[f64], width: usize, weights: &[f64; SSIM_WINDOW]) -> Vec<f64> {
     let inside = width + 1 - SSIM_WINDOW;
     let height = plane.len() / width;

@@ -1,4 +1,5 @@
-//! The examples as one PNG: query, adversarial query, perturbation, five results before, five after; a row each.
+//! The examples as one PNG: query, adversarial query, perturbation, five results before, five
+//! after; a row each.
 
 use std::io::Cursor;
 
@@ -25,9 +26,10 @@ const PAPER: Rgb<u8> = Rgb([250, 249, 247]);
 const RIGHT: Rgb<u8> = Rgb([26, 127, 75]);
 const WRONG: Rgb<u8> = Rgb([192, 57, 43]);
 
-/// A PNG with one row per example: query | adversarial | perturbation || top five before || top five after.
-/// True matches have a solid green border, others a dashed red one. Pictures up to 64 pixels are enlarged by a
-/// whole factor, pictures above 128 shrunk. A missing picture leaves its place empty; no examples, an empty sheet.
+/// A PNG with one row per example: query | adversarial | perturbation || top five before || top
+/// five after. True matches have a solid green border, others a dashed red one. Pictures up to 64
+/// pixels are enlarged by a whole factor, pictures above 128 shrunk. A missing picture leaves its
+/// place empty; no examples, an empty sheet.
 pub fn contact_sheet(examples: &[Example]) -> Result<Vec<u8>, ReportError> {
     let rows = examples.iter().map(Row::decode).collect::<Result<Vec<_>, _>>()?;
     let pictures = || rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.picture.as_ref());
@@ -105,7 +107,8 @@ fn left_edge(group: usize, place: usize, width: u32) -> u32 {
     before as u32 * (width + GAP) + group as u32 * (GROUP_GAP - GAP)
 }
 
-/// The picture at the size it is shown; none where there are no bytes, as in a report read back from JSON.
+/// The picture at the size it is shown; none where there are no bytes, as in a report read back
+/// from JSON.
 fn decode(png: &[u8], name: &str) -> Result<Option<RgbImage>, ReportError> {
     if png.is_empty() {
         return Ok(None);

@@ -1,9 +1,10 @@
-//! The attacks as comma-separated values (RFC 4180), one row each, numbers in the units of `report.json`.
+//! The attacks as comma-separated values (RFC 4180), one row each, numbers in the units of
+//! `report.json`.
 
 use crate::audit::outcome::AuditReport;
 
-/// A header and one line per attack, in the order they ran; fractions in [0, 1], empty where there is
-/// nothing to measure.
+/// A header and one line per attack, in the order they ran; fractions in [0, 1], empty where there
+/// is nothing to measure.
 pub fn to_csv(audit: &AuditReport) -> String {
     let mut text = String::from(
         "name,label,access,trained_against,target_forwards,target_gradients,epsilon_255,rank1,rank5,rank10,map,minp,linf_255,l2,psnr_db,ssim,ms_per_image,train_seconds,\

@@ -11,7 +11,8 @@ use crate::audit::{verdict, worst_case};
 
 const IMAGE: Knowledge = Knowledge::IMAGE;
 
-/// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28 x 28 pixels.
+/// Five attacks and the clean row at ε = 8/255, 40 queries, 300 training steps, two examples of 28
+/// x 28 pixels.
 pub(crate) fn audit() -> AuditReport {
     let clean = scores(0.99, 1.0, 1.0, 0.912);
     let attacks = vec![
@@ -133,7 +134,8 @@ fn scores(rank1: f64, rank5: f64, rank10: f64, map: f64) -> Scores {
     Scores { rank1, rank5, rank10, map, minp: 0.2, recall_at, queries: 40, without_match: 0 }
 }
 
-/// `numbers` are L∞, L2, PSNR, SSIM, milliseconds and mean cosine; `typical` is about where the first match comes.
+/// `numbers` are L∞, L2, PSNR, SSIM, milliseconds and mean cosine; `typical` is about where the
+/// first match comes.
 fn row(
     name: &str,
     label: &str,
@@ -218,8 +220,9 @@ fn example(index: u32, (width, height): (u32, u32)) -> Example {
     }
 }
 
-/// For looking at: `cargo test --release -p waylay --lib report_demo -- --ignored` writes `report-demo/` into the
-/// folder for temporary files. `REPORT_DEMO_PICTURES` names a folder of folders of images to show.
+/// For looking at: `cargo test --release -p waylay --lib report_demo -- --ignored` writes
+/// `report-demo/` into the folder for temporary files. `REPORT_DEMO_PICTURES` names a folder of
+/// folders of images to show.
 #[test]
 #[ignore = "writes files to look at"]
 fn report_demo() {

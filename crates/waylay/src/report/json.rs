@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use super::ReportError;
 use crate::audit::outcome::{AuditReport, SCHEMA};
 
-/// Fields that may be `null`; everywhere else, `null` is how serde_json writes a number that is not finite.
+/// Fields that may be `null`; everywhere else, `null` is how serde_json writes a number that is not
+/// finite.
 const OPTIONAL: [&str; 8] = [
     "identities",
     "worst_case",
@@ -17,7 +18,8 @@ const OPTIONAL: [&str; 8] = [
     "config",
 ];
 
-/// The audit as indented JSON that ends in a newline; an error where a number is not finite. Pictures stay out.
+/// The audit as indented JSON that ends in a newline; an error where a number is not finite.
+/// Pictures stay out.
 pub fn to_json(audit: &AuditReport) -> Result<String, ReportError> {
     let value = serde_json::to_value(audit)?;
     if let Some(field) = first_null(&value, "") {
@@ -28,7 +30,8 @@ pub fn to_json(audit: &AuditReport) -> Result<String, ReportError> {
     Ok(text)
 }
 
-/// The audit that [`to_json`] wrote, without its pictures; an error for another schema. Unknown fields are ignored.
+/// The audit that [`to_json`] wrote, without its pictures; an error for another schema. Unknown
+/// fields are ignored.
 pub fn from_json(text: &str) -> Result<AuditReport, ReportError> {
     let fields: Map<String, Value> = serde_json::from_str(text)?;
     let found = fields.get("schema").and_then(Value::as_str).unwrap_or("none");

@@ -1,5 +1,6 @@
-//! What an [`AuditReport`](crate::audit::AuditReport) looks like on paper: one exporter per file, from the value to text or bytes.
-//! Nothing here computes a result, writes a file or prints. The page needs the feature `html`, which is on by default.
+//! What an [`AuditReport`](crate::audit::AuditReport) looks like on paper: one exporter per file,
+//! from the value to text or bytes. Nothing here computes a result, writes a file or prints. The
+//! page needs the feature `html`, which is on by default.
 
 mod contact_sheet;
 mod csv;

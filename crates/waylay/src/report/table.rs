@@ -4,7 +4,8 @@ use crate::audit::number::{fixed, fixed_or_dash, percent};
 use crate::audit::outcome::AuditReport;
 use crate::audit::rows;
 
-/// Aligned columns, clean row first, then the verdict. Lines end in a newline and hold no control characters.
+/// Aligned columns, clean row first, then the verdict. Lines end in a newline and hold no control
+/// characters.
 pub fn to_text(audit: &AuditReport) -> String {
     let header =
         ["attack", "forwards", "gradients", "rank-1", "mAP", "PSNR dB", "SSIM", "ms/image", "training s"]

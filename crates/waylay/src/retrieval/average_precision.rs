@@ -1,11 +1,12 @@
-//! Average precision: how high all matches of a query stand.
-//! Source: the standard non-interpolated form, as in scikit-learn's `average_precision_score` and torchreid.
-//! The Oxford and Paris benchmarks instead take the trapezoidal area under the precision-recall curve
-//! (Philbin et al., 2007), which is a little lower or higher; numbers of the two are not comparable.
+//! Average precision: how high all matches of a query stand. Source: the standard non-interpolated
+//! form, as in scikit-learn's `average_precision_score` and torchreid. The Oxford and Paris
+//! benchmarks instead take the trapezoidal area under the precision-recall curve (Philbin et al.,
+//! 2007), which is a little lower or higher; numbers of the two are not comparable.
 
 use super::MatchRanks;
 
-/// Mean, over the matches, of the precision at the rank of each: above 0, at most 1. The mean over queries is mAP.
+/// Mean, over the matches, of the precision at the rank of each: above 0, at most 1. The mean over
+/// queries is mAP.
 pub fn average_precision(ranks: &MatchRanks) -> f64 {
     let precisions =
         ranks.ranks().iter().enumerate().map(|(before, rank)| (before + 1) as f64 / *rank as f64);

@@ -1,10 +1,10 @@
-//! Inverse negative penalty: what it costs to find the hardest match.
-//! Source: Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", arXiv:2001.04193, mINP.
+//! Inverse negative penalty: what it costs to find the hardest match. Source: Ye et al., "Deep
+//! Learning for Person Re-identification: A Survey and Outlook", arXiv:2001.04193, mINP.
 
 use super::MatchRanks;
 
-/// Number of matches over the rank of the last one: above 0, and 1 where no wrong item stands before any match.
-/// The mean over queries is mINP.
+/// Number of matches over the rank of the last one: above 0, and 1 where no wrong item stands
+/// before any match. The mean over queries is mINP.
 pub fn inverse_negative_penalty(ranks: &MatchRanks) -> f64 {
     ranks.count() as f64 / ranks.last() as f64
 }

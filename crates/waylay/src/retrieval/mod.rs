@@ -1,7 +1,7 @@
 //! Retrieval: exact search in embeddings, and how well it finds the right items.
 //!
-//! [`evaluate`] is the main door. A metric is one file with one function of the [`MatchRanks`] of a query, averaged
-//! over the queries in [`Scores`].
+//! [`evaluate`] is the main door. A metric is one file with one function of the [`MatchRanks`] of a
+//! query, averaged over the queries in [`Scores`].
 
 mod average_precision;
 mod error;

@@ -32,12 +32,12 @@ impl Relevance {
         Self { queries, gallery: gallery.len() }
     }
 
-    /// As [`Relevance::by_identity`], but an item of the query's identity *and* camera is excluded: finding the same
-    /// person on the next frame is no feat. Source: Zheng et al., "Scalable Person Re-identification" (Market-1501),
-    /// ICCV 2015. An item without a camera shares it with none.
+    /// As [`Relevance::by_identity`], but an item of the query's identity *and* camera is excluded:
+    /// finding the same person on the next frame is no feat. Source: Zheng et al., "Scalable Person
+    /// Re-identification" (Market-1501), ICCV 2015. An item without a camera shares it with none.
     ///
-    /// Distractors need nothing more: they have an identity that no query has. Items that are junk for every query
-    /// (identity −1 of Market-1501) do not belong in the gallery at all.
+    /// Distractors need nothing more: they have an identity that no query has. Items that are junk
+    /// for every query (identity −1 of Market-1501) do not belong in the gallery at all.
     pub fn with_cameras<S: AsRef<str>>(
         query: &[S],
         query_cameras: &[Option<u32>],
@@ -62,8 +62,9 @@ impl Relevance {
         Ok(relevance)
     }
 
-    /// Leaves the gallery items of `pairs` (query, gallery) out of those queries' rankings: the query image itself
-    /// where queries are part of the gallery, or items too poor to judge. An error where there is no such item.
+    /// Leaves the gallery items of `pairs` (query, gallery) out of those queries' rankings: the
+    /// query image itself where queries are part of the gallery, or items too poor to judge. An
+    /// error where there is no such item.
     pub fn excluding(
         mut self,
         pairs: impl IntoIterator<Item = (usize, usize)>,

@@ -1,7 +1,8 @@
-//! Rank-k: is there a match among the first k results?
-//! Source: the cumulative match characteristic of re-identification (Gray et al., "Evaluating Appearance Models for
-//! Recognition, Reacquisition, and Tracking", 2007), with all matches of the gallery counting. Deep metric learning
-//! calls the same number Recall@K (Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", 2016).
+//! Rank-k: is there a match among the first k results? Source: the cumulative match characteristic
+//! of re-identification (Gray et al., "Evaluating Appearance Models for Recognition, Reacquisition,
+//! and Tracking", 2007), with all matches of the gallery counting. Deep metric learning calls the
+//! same number Recall@K (Song et al., "Deep Metric Learning via Lifted Structured Feature
+//! Embedding", 2016).
 
 use super::MatchRanks;
 

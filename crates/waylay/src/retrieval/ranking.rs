@@ -1,6 +1,7 @@
 //! Where a query's matches stand in its ranking: all that the metrics need to know.
 
-/// Most matches for each of which all distances are compared; with more, each distance is looked up among the matches'.
+/// Most matches for each of which all distances are compared; with more, each distance is looked up
+/// among the matches'.
 const FEW: usize = 128;
 
 /// Ranks of a query's matches: 1 for the nearest item, ascending, distinct, at least one.
@@ -47,8 +48,9 @@ fn count_at_most(distances: &[f32], limit: f32) -> usize {
 
 /// A query's matches: their ranks, `None` without any, and their distances, ascending.
 ///
-/// Where a match and a wrong item are at the same distance, the wrong one comes first: a network that gives every image the same
-/// embedding finds nothing. The order among the wrong, or among the matches, changes no rank.
+/// Where a match and a wrong item are at the same distance, the wrong one comes first: a network
+/// that gives every image the same embedding finds nothing. The order among the wrong, or among the
+/// matches, changes no rank.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Matches {
     pub ranks: Option<MatchRanks>,
@@ -56,8 +58,8 @@ pub(super) struct Matches {
 }
 
 impl Matches {
-    /// From the `distances` of a query to the gallery, without the `excluded` items. Both lists name gallery items, each at most
-    /// once and in one of the lists.
+    /// From the `distances` of a query to the gallery, without the `excluded` items. Both lists
+    /// name gallery items, each at most once and in one of the lists.
     pub fn among(distances: &[f32], matches: &[usize], excluded: &[usize]) -> Self {
         let of = |items: &[usize]| items.iter().map(|item| distances[*item]).collect::<Vec<f32>>();
         let mut nearest = of(matches);
@@ -72,8 +74,8 @@ impl Matches {
         Self::counted(nearest, within, &of(excluded))
     }
 
-    /// From the `distances` of the matches, ascending, how many items of the gallery are `within` each of those, and the distances of
-    /// the `excluded` items.
+    /// From the `distances` of the matches, ascending, how many items of the gallery are `within`
+    /// each of those, and the distances of the `excluded` items.
     pub fn counted(distances: Vec<f32>, within: Vec<usize>, excluded: &[f32]) -> Self {
         let farthest = distances.last().copied().unwrap_or(f32::NEG_INFINITY);
         // What is not wrong is taken off again.

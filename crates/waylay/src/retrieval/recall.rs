@@ -1,10 +1,11 @@
-//! Recall at k: how many of a query's matches are among the first k results.
-//! Differs from the Recall@K of deep metric learning, which asks only whether there is any: that is rank-k here
+//! Recall at k: how many of a query's matches are among the first k results. Differs from the
+//! Recall@K of deep metric learning, which asks only whether there is any: that is rank-k here
 //! ([`super::found_within`]).
 
 use super::MatchRanks;
 
-/// Fraction of the matches that are among the first `k` results, 0 to 1. With more matches than `k` it stays below 1.
+/// Fraction of the matches that are among the first `k` results, 0 to 1. With more matches than `k`
+/// it stays below 1.
 pub fn recall_at(ranks: &MatchRanks, k: usize) -> f64 {
     ranks.within(k) as f64 / ranks.count() as f64
 }

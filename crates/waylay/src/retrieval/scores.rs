@@ -16,7 +16,8 @@ use crate::embedding::Metric;
 /// The k of [`Scores::recall_at`].
 const RECALL_AT: [usize; 4] = [1, 5, 10, 100];
 
-/// Means over the queries that have a match in the gallery; fractions in [0, 1], higher is better retrieval.
+/// Means over the queries that have a match in the gallery; fractions in [0, 1], higher is better
+/// retrieval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Queries, with or without a match.
@@ -64,8 +65,9 @@ pub struct Evaluation {
     pub per_query: Vec<QueryResult>,
 }
 
-/// How well `queries` find their matches in `gallery`. Excluded items are taken out of the rankings; at equal
-/// distances wrong items come before matches, so that the order of the gallery does not matter.
+/// How well `queries` find their matches in `gallery`. Excluded items are taken out of the
+/// rankings; at equal distances wrong items come before matches, so that the order of the gallery
+/// does not matter.
 ///
 /// An error where dimensions or counts disagree, or where no query has a match.
 pub fn evaluate(

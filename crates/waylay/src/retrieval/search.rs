@@ -1,7 +1,8 @@
 //! Exact search: all distances are tiles of matrix products, of which what is nearest is kept.
 //!
-//! Euclidean distances of tiles come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to about 1e-7 of the squared
-//! lengths, so that the distance of an embedding to itself can come out as up to 1e-3 of its length instead of 0.
+//! Euclidean distances of tiles come from |q|² + |g|² − 2 q·g, as in faiss' flat index: exact to
+//! about 1e-7 of the squared lengths, so that the distance of an embedding to itself can come out
+//! as up to 1e-3 of its length instead of 0.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,8 +17,8 @@ use super::{Relevance, RetrievalError};
 use crate::embedding::Embeddings;
 use crate::embedding::Metric;
 
-/// Queries per tile: each brings the whole gallery into the order of the matrix product once, so they should be few; and
-/// threads share them, so there should be some.
+/// Queries per tile: each brings the whole gallery into the order of the matrix product once, so
+/// they should be few; and threads share them, so there should be some.
 const QUERY_TILE: usize = 512;
 /// Gallery items per tile.
 const GALLERY_TILE: usize = 1024;
@@ -51,7 +52,8 @@ impl Distances {
     }
 }
 
-/// A gallery item found for a query. The order is that of the results: by distance, equals by index.
+/// A gallery item found for a query. The order is that of the results: by distance, equals by
+/// index.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit {
     /// Which gallery item.
@@ -82,7 +84,8 @@ impl Eq for Hit {}
 
 /// Distances of every query to every gallery item; an error where their dimensions differ.
 ///
-/// Equal gallery embeddings are at bitwise equal distances. A Euclidean distance beyond `f32` is infinite.
+/// Equal gallery embeddings are at bitwise equal distances. A Euclidean distance beyond `f32` is
+/// infinite.
 pub fn distances(
     queries: &Embeddings,
     gallery: &Embeddings,
@@ -96,9 +99,9 @@ pub fn distances(
     Ok(Distances { values, gallery: gallery.count() })
 }
 
-/// The `k` gallery items nearest to each query, nearest first, equals by gallery index; an error where `k` is not 1
-/// to the size of the gallery, or the dimensions differ. Beside the gallery (and its rows of length 1, for cosine), memory
-/// grows with `k` and the queries alone.
+/// The `k` gallery items nearest to each query, nearest first, equals by gallery index; an error
+/// where `k` is not 1 to the size of the gallery, or the dimensions differ. Beside the gallery (and
+/// its rows of length 1, for cosine), memory grows with `k` and the queries alone.
 ///
 /// The distances are those of [`distances`].
 pub fn top_k(
@@ -126,8 +129,9 @@ pub(super) fn matches(
     }))
 }
 
-/// Adds to `nearest`, the `k` best so far, what is nearer among `distances` of gallery items from `start`.
-/// Items come in the order of the gallery, so a later one at the same distance never displaces an earlier one.
+/// Adds to `nearest`, the `k` best so far, what is nearer among `distances` of gallery items from
+/// `start`. Items come in the order of the gallery, so a later one at the same distance never
+/// displaces an earlier one.
 fn keep_nearest(nearest: &mut BinaryHeap<Hit>, k: usize, start: usize, distances: &[f32]) {
     let mut worst = nearest.peek().filter(|_| nearest.len() == k).map(|hit| hit.distance);
     for (offset, &distance) in distances.iter().enumerate() {
@@ -149,12 +153,14 @@ fn is_harmless(largest: f32) -> bool {
 
 /// The largest magnitude.
 fn largest(values: &[f32]) -> f32 {
-    // Without their sign, the bits of finite numbers sort like the numbers, and their maximum is found in vectors.
+    // Without their sign, the bits of finite numbers sort like the numbers, and their maximum is
+    // found in vectors.
     let bits = |values: &[f32]| values.iter().fold(0, |most, value| value.abs().to_bits().max(most));
     f32::from_bits(values.par_chunks(1 << 16).map(bits).max().unwrap_or(0))
 }
 
-/// The values that a metric compares: rows of length 1 (or 0) for cosine, and the rows as they are for Euclidean distance.
+/// The values that a metric compares: rows of length 1 (or 0) for cosine, and the rows as they are
+/// for Euclidean distance.
 fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
     match metric {
         Metric::Cosine => embeddings.normalised().into_values().into(),
@@ -162,8 +168,8 @@ fn comparable(embeddings: &Embeddings, metric: Metric) -> Cow<'_, [f32]> {
     }
 }
 
-/// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common `scale`, with their
-/// squared lengths.
+/// Rows ready for products: unit rows for cosine; for Euclidean, rows divided by the common
+/// `scale`, with their squared lengths.
 struct Rows<'a> {
     values: Cow<'a, [f32]>,
     squares: Vec<f32>,
@@ -201,8 +207,8 @@ struct Pair<'a> {
     queries: Rows<'a>,
     gallery: Rows<'a>,
     metric: Metric,
-    /// A power of two near the largest value, so that no product overflows or vanishes; dividing by it is exact. 1 where
-    /// nothing could.
+    /// A power of two near the largest value, so that no product overflows or vanishes; dividing by
+    /// it is exact. 1 where nothing could.
     scale: f64,
 }
 
@@ -236,7 +242,8 @@ impl<'a> Pair<'a> {
         tiles.into_iter().flatten().collect()
     }
 
-    /// What `judge` makes of each query's index and its distances to the whole gallery, in the order of the queries.
+    /// What `judge` makes of each query's index and its distances to the whole gallery, in the
+    /// order of the queries.
     fn for_each_query<T: Send>(&self, judge: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
         let count = self.gallery.count();
         let tiles: Vec<Vec<T>> = self
@@ -256,7 +263,8 @@ impl<'a> Pair<'a> {
         (0..count).step_by(size).map(|start| start..(start + size).min(count)).collect()
     }
 
-    /// Writes the distances of the queries from `first` on to `block`, whole rows of the gallery's length.
+    /// Writes the distances of the queries from `first` on to `block`, whole rows of the gallery's
+    /// length.
     fn fill(&self, first: usize, block: &mut [f32]) {
         let count = self.gallery.count();
         let rows = first..first + block.len() / count;
@@ -270,8 +278,8 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Calls `see(row, start, distances)` for each of the queries `rows` (counted from 0) and each stretch of the
-    /// gallery from `start` on, in the gallery's order.
+    /// Calls `see(row, start, distances)` for each of the queries `rows` (counted from 0) and each
+    /// stretch of the gallery from `start` on, in the gallery's order.
     fn visit(&self, rows: Range<usize>, mut see: impl FnMut(usize, usize, &[f32])) {
         let count = self.gallery.count();
         let queries = PackedRows::new(self.queries.rows(rows.clone()), self.queries.dim);
@@ -286,7 +294,8 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Turns products of `query` with the gallery from `start` on into distances, in place. None is NaN or negative.
+    /// Turns products of `query` with the gallery from `start` on into distances, in place. None is
+    /// NaN or negative.
     fn to_distances(&self, query: usize, start: usize, products: &mut [f32]) {
         match self.metric {
             Metric::Cosine => products.iter_mut().for_each(|v| *v = (1.0 - *v).clamp(0.0, 2.0)),

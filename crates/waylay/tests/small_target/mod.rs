@@ -1,4 +1,5 @@
-//! A target and images that are small enough for tests: two strided convolutions and a linear layer with fixed weights.
+//! A target and images that are small enough for tests: two strided convolutions and a linear layer
+//! with fixed weights.
 
 use rand::RngExt;
 use waylay::embedder::preprocess::Preset;
@@ -17,7 +18,8 @@ fn conv(shape: [usize; 4], stride: usize, padding: usize, seed: u64) -> Layer {
     Layer::Conv { shape, weight, bias: vec![0.0; shape[0]], stride, padding }
 }
 
-/// A target for images of `input` = channels, height, width, with feature maps of a half and a quarter of that.
+/// A target for images of `input` = channels, height, width, with feature maps of a half and a
+/// quarter of that.
 pub fn target(input: [usize; 3], seed: u64) -> OnnxEmbedder {
     let [channels, height, width] = input;
     let rest = [height.div_ceil(2).div_ceil(2), width.div_ceil(2).div_ceil(2)];

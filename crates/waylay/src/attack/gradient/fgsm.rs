@@ -1,7 +1,6 @@
-//! One full-length gradient step.
-//! Source: Goodfellow et al., arXiv:1412.6572, eq. in sec. 4, with the random start of Tramèr et al.,
-//! arXiv:1705.07204, sec. 4.1. Differs: enlarges an objective of the embedding, by default d(f_x, f_x̃), whose gradient at x itself
-//! is zero, hence the start.
+//! One full-length gradient step. Source: Goodfellow et al., arXiv:1412.6572, eq. in sec. 4, with
+//! the random start of Tramèr et al., arXiv:1705.07204, sec. 4.1. Differs: enlarges an objective of
+//! the embedding, by default d(f_x, f_x̃), whose gradient at x itself is zero, hence the start.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Optimisers that follow gradients of an objective with respect to the pixels, and those gradients.
+//! Optimisers that follow gradients of an objective with respect to the pixels, and those
+//! gradients.
 
 mod fgsm;
 mod pgd;
@@ -11,9 +12,10 @@ use crate::embedder::{EmbedderError, Features};
 pub use fgsm::Fgsm;
 pub use pgd::{Pgd, PgdConfig, PgdConfigError, Start};
 
-/// The gradient of `objective` at `pixels` `[N, C, H, W]` with respect to them, of the same shape, and the embeddings `[N, dim]` of
-/// `pixels`. `clean` are the clean images' embeddings f_x `[N, dim]`; those of `pixels` themselves, held fixed, where left out.
-/// Nothing is tracked. The gradient is 0 where the target does not depend on its input.
+/// The gradient of `objective` at `pixels` `[N, C, H, W]` with respect to them, of the same shape,
+/// and the embeddings `[N, dim]` of `pixels`. `clean` are the clean images' embeddings f_x `[N,
+/// dim]`; those of `pixels` themselves, held fixed, where left out. Nothing is tracked. The
+/// gradient is 0 where the target does not depend on its input.
 pub fn gradient(
     objective: &dyn Objective,
     clean: Option<&Tensor<2>>,

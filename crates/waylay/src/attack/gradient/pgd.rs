@@ -1,6 +1,6 @@
-//! Projected gradient descent: the strong, slow reference.
-//! Source: Madry et al., arXiv:1706.06083, sec. 2.1. Differs: enlarges an objective of the embedding, by default d(f_x, f_x̃), instead of
-//! a classification loss.
+//! Projected gradient descent: the strong, slow reference. Source: Madry et al., arXiv:1706.06083,
+//! sec. 2.1. Differs: enlarges an objective of the embedding, by default d(f_x, f_x̃), instead of a
+//! classification loss.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,13 @@ use crate::image::ImageBatch;
 pub struct PgdConfig {
     /// Gradient steps; 1 to 10,000. Default 10.
     pub steps: usize,
-    /// Step length in 1/255, above 0 and at most 255. Default 2.5 ε / steps, the rule of Madry et al.
+    /// Step length in 1/255, above 0 and at most 255. Default 2.5 ε / steps, the rule of Madry et
+    /// al.
     pub step_size: Option<f64>,
     /// Where it begins. Default `random`.
     pub start: Start,
-    /// A budget of its own in 1/255, where that is smaller than the scene's: for the strength at several budgets in one
-    /// report. Default none.
+    /// A budget of its own in 1/255, where that is smaller than the scene's: for the strength at
+    /// several budgets in one report. Default none.
     pub epsilon_255: Option<Epsilon>,
 }
 
@@ -35,11 +36,12 @@ pub struct PgdConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// At a uniformly random point of the budget: at the clean image itself the gradient of the feature distance is zero.
+    /// At a uniformly random point of the budget: at the clean image itself the gradient of the
+    /// feature distance is zero.
     #[default]
     Random,
-    /// At the clean image, the first step towards [`Opposite`], whose gradient is not zero there: no step is spent on leaving a random
-    /// point, and one forward pass less is needed.
+    /// At the clean image, the first step towards [`Opposite`], whose gradient is not zero there:
+    /// no step is spent on leaving a random point, and one forward pass less is needed.
     Opposite,
 }
 
@@ -66,8 +68,8 @@ pub enum PgdConfigError {
     Name(String),
 }
 
-/// The name in reports and lists of attacks: `pgd-N` with N steps, `pgd` for 10; `-opposite` and `@E` behind it where that is not the
-/// default.
+/// The name in reports and lists of attacks: `pgd-N` with N steps, `pgd` for 10; `-opposite` and
+/// `@E` behind it where that is not the default.
 impl fmt::Display for PgdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("pgd")?;
@@ -119,7 +121,8 @@ impl PgdConfig {
     }
 }
 
-/// Steps along the sign of the gradient of an objective, kept within the budget. Made by [`PgdConfig::check`].
+/// Steps along the sign of the gradient of an objective, kept within the budget. Made by
+/// [`PgdConfig::check`].
 #[derive(Clone, Debug)]
 pub struct Pgd {
     config: PgdConfig,

@@ -1,5 +1,5 @@
-//! What is wanted of an adversarial embedding, one objective per file. Every optimiser can follow every objective: FGSM and PGD, and
-//! the training of a generator.
+//! What is wanted of an adversarial embedding, one objective per file. Every optimiser can follow
+//! every objective: FGSM and PGD, and the training of a generator.
 
 mod evade;
 mod opposite;
@@ -42,9 +42,9 @@ pub trait Objective: Debug + Send + Sync {
     /// Short name, as in `report.json` and lists of attacks.
     fn name(&self) -> &'static str;
 
-    /// How far the objective is reached, per image, `[N]`; attacks enlarge it. `clean` are the embeddings f_x `[N, dim]` of the clean
-    /// images, `adversarial` those of the attacked ones, f_x̃, both as the network gives them. Must be differentiable in
-    /// `adversarial`.
+    /// How far the objective is reached, per image, `[N]`; attacks enlarge it. `clean` are the
+    /// embeddings f_x `[N, dim]` of the clean images, `adversarial` those of the attacked ones,
+    /// f_x̃, both as the network gives them. Must be differentiable in `adversarial`.
     fn value(&self, clean: Tensor<2>, adversarial: Tensor<2>, metric: Metric) -> Tensor<1>;
 }
 

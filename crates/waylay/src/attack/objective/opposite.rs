@@ -1,6 +1,7 @@
-//! Towards the opposite of the embedding.
-//! Source: Zheng et al., "Open Set Adversarial Examples", arXiv:1809.02681: the opposite-direction feature attack, which draws f_x̃
-//! to −f_x. Differs: the scalar product instead of the squared distance to −f_x, of which it is the part that turns the embedding.
+//! Towards the opposite of the embedding. Source: Zheng et al., "Open Set Adversarial Examples",
+//! arXiv:1809.02681: the opposite-direction feature attack, which draws f_x̃ to −f_x. Differs: the
+//! scalar product instead of the squared distance to −f_x, of which it is the part that turns the
+//! embedding.
 
 use burn::tensor::Tensor;
 

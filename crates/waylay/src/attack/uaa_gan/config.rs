@@ -1,5 +1,5 @@
-//! Every hyper-parameter of UAA-GAN with its default, as a checked value: a TOML file, flags, or both.
-//! Defaults are those that docs/ablation.md favours.
+//! Every hyper-parameter of UAA-GAN with its default, as a checked value: a TOML file, flags, or
+//! both. Defaults are those that docs/ablation.md favours.
 
 use std::fmt;
 
@@ -79,35 +79,40 @@ impl Default for DiscriminatorConfig {
     }
 }
 
-/// L_G = λ_gan·L_GAN_G + λ_r·L_recon + λ_m·L_metric + λ_f·L_feature (Zhao et al., arXiv:1907.05793; λ_gan is ours, 1 in the paper, and
-/// so is L_feature).
+/// L_G = λ_gan·L_GAN_G + λ_r·L_recon + λ_m·L_metric + λ_f·L_feature (Zhao et al., arXiv:1907.05793;
+/// λ_gan is ours, 1 in the paper, and so is L_feature).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// Weight of L_GAN_G; 0 to 1e6. Default 0.1.
     pub lambda_gan: f64,
-    /// Weight of L_recon in units of the largest ‖δ‖₂ that the budget allows, ε·√(C·H·W) (the unit is ours); 0 to 1e6.
-    /// Default 20: with [`Self::hinge`] at 0.67, changes come out about that long.
+    /// Weight of L_recon in units of the largest ‖δ‖₂ that the budget allows, ε·√(C·H·W) (the unit
+    /// is ours); 0 to 1e6. Default 20: with [`Self::hinge`] at 0.67, changes come out about that
+    /// long.
     pub lambda_r: f64,
-    /// c of L_recon = max(‖x̃ − x‖₂ − c, 0), in the same units: changes up to this length cost nothing; 0 to 1. 0 in the paper; the
-    /// hinge is that of AdvGAN (Xiao et al., arXiv:1801.02610, eq. 3). Default 0.67.
+    /// c of L_recon = max(‖x̃ − x‖₂ − c, 0), in the same units: changes up to this length cost
+    /// nothing; 0 to 1. 0 in the paper; the hinge is that of AdvGAN (Xiao et al., arXiv:1801.02610,
+    /// eq. 3). Default 0.67.
     pub hinge: f64,
-    /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 1. At δ = 0 the other terms have next to no
-    /// gradient: under the full λ_r from the first step on, G can stay there.
+    /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 1. At δ =
+    /// 0 the other terms have next to no gradient: under the full λ_r from the first step on, G can
+    /// stay there.
     pub ramp_r: f64,
-    /// Weight of L_feature, the similarity of the target's feature maps (ours); 0 to 1e6; 0 leaves it out. Default 30: stronger
-    /// in fewer steps than L_metric alone, and on networks that were not trained against.
+    /// Weight of L_feature, the similarity of the target's feature maps (ours); 0 to 1e6; 0 leaves
+    /// it out. Default 30: stronger in fewer steps than L_metric alone, and on networks that were
+    /// not trained against.
     pub lambda_f: f64,
     /// Weight of L_metric; 0 to 1e6. Default 3.
     pub lambda_m: f64,
-    /// Part of the steps over which λ_m rises from a tenth of its value to all of it (ours); 0 to 1. Default 1: at first the
-    /// feature maps teach, then the embedding.
+    /// Part of the steps over which λ_m rises from a tenth of its value to all of it (ours); 0
+    /// to 1. Default 1: at first the feature maps teach, then the embedding.
     pub ramp_m: f64,
     /// Margin m, in units of the mean distance between two training images; 0 to 1e3. Default 0.2:
     /// beyond that an image is left alone, and the others are worked on.
     pub margin: f64,
-    /// How much more the images that withstand count: 0 for the mean over the batch as in the paper, β > 0 for
-    /// log(mean(exp(β·L)))/β, which tends to the batch's largest term (ours); 0 to 100. Default 0.
+    /// How much more the images that withstand count: 0 for the mean over the batch as in the
+    /// paper, β > 0 for log(mean(exp(β·L)))/β, which tends to the batch's largest term (ours); 0
+    /// to 100. Default 0.
     pub sharpness: f64,
     /// Which x′ the triplet takes. Default `farthest`.
     pub mining: Mining,
@@ -172,9 +177,10 @@ pub struct TrainingConfig {
     pub warmup: usize,
     /// How it falls. Default `cosine`.
     pub schedule: Schedule,
-    /// Input diversity d (Xie et al., arXiv:1803.06978): with probability ½, the target sees an image with each axis resized by 1 − d to
-    /// 1 + d and shifted by up to d/2 of its length; 0 to 0.5. Default 0: none. 0.15 is stronger on networks that were not trained
-    /// against, and weaker on the one that was.
+    /// Input diversity d (Xie et al., arXiv:1803.06978): with probability ½, the target sees an
+    /// image with each axis resized by 1 − d to 1 + d and shifted by up to d/2 of its length; 0 to
+    /// 0.5. Default 0: none. 0.15 is stronger on networks that were not trained against, and weaker
+    /// on the one that was.
     pub diversity: f64,
     /// Adam's β₁; 0 to below 1. Default 0.5.
     pub beta_1: f64,

@@ -1,5 +1,6 @@
-//! D: tells clean images from perturbed ones. Source: the paper's L_GAN_D (least squares, Mao et al.,
-//! arXiv:1611.04076, eq. 9). Ours: its layers, which the paper leaves open; the choices are compared in docs/ablation.md.
+//! D: tells clean images from perturbed ones. Source: the paper's L_GAN_D (least squares, Mao et
+//! al., arXiv:1611.04076, eq. 9). Ours: its layers, which the paper leaves open; the choices are
+//! compared in docs/ablation.md.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -21,8 +22,8 @@ pub enum DiscriminatorKind {
     /// One logit per patch (PatchGAN, Isola et al., arXiv:1611.07004, sec. 3.2.2).
     #[default]
     Patch,
-    /// One logit per image: strided convolutions down to at most 4 places a side, and one linear layer over all
-    /// of them, so that the logit depends on the whole image.
+    /// One logit per image: strided convolutions down to at most 4 places a side, and one linear
+    /// layer over all of them, so that the logit depends on the whole image.
     Global,
 }
 
@@ -46,8 +47,9 @@ pub struct Discriminator {
 }
 
 impl Discriminator {
-    /// For images of `[channels, height, width]` and at least 16×16 pixels; `width` channels after the first convolution, at
-    /// most four times as many after the others. `None` for [`DiscriminatorKind::None`].
+    /// For images of `[channels, height, width]` and at least 16×16 pixels; `width` channels after
+    /// the first convolution, at most four times as many after the others. `None` for
+    /// [`DiscriminatorKind::None`].
     pub fn new(
         kind: DiscriminatorKind,
         [channels, height, image_width]: [usize; 3],

@@ -1,7 +1,8 @@
-//! Input diversity: in training, the target sees every image resized and shifted a little, so that the generator does not rely on where
-//! exactly the target's first layers sample it. Source: Xie et al., arXiv:1803.06978, eq. 6, there for iterative attacks. Differs:
-//! the clean image takes the same transform as the perturbed one, both axes are resized on their own, larger or smaller, and the
-//! border is repeated instead of padded with zeros.
+//! Input diversity: in training, the target sees every image resized and shifted a little, so that
+//! the generator does not rely on where exactly the target's first layers sample it. Source: Xie et
+//! al., arXiv:1803.06978, eq. 6, there for iterative attacks. Differs: the clean image takes the
+//! same transform as the perturbed one, both axes are resized on their own, larger or smaller, and
+//! the border is repeated instead of padded with zeros.
 
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, RngExt};
@@ -16,9 +17,9 @@ pub struct Transforms {
 }
 
 impl Transforms {
-    /// Draws one per image of a batch `[N, C, H, W]`. Of a `share` of the images, 0 to 1, both axes are scaled by 1 − `strength` to
-    /// 1 + `strength` and shifted by up to half of `strength` of their length; the others stay as they are. `like` says where the
-    /// matrices are.
+    /// Draws one per image of a batch `[N, C, H, W]`. Of a `share` of the images, 0 to 1, both axes
+    /// are scaled by 1 − `strength` to 1 + `strength` and shifted by up to half of `strength` of
+    /// their length; the others stay as they are. `like` says where the matrices are.
     pub fn draw(share: f64, strength: f64, like: &Tensor<4>, random: &mut impl Rng) -> Self {
         let [count, channels, height, width] = like.dims();
         let (mut rows, mut columns) = (Vec::new(), Vec::new());
@@ -50,8 +51,8 @@ impl Transforms {
     }
 }
 
-/// Bilinear sampling of `side` values at places `scale` apart around the middle, moved by `shift`: a matrix whose rows sum to 1. Places
-/// outside take the value at the border.
+/// Bilinear sampling of `side` values at places `scale` apart around the middle, moved by `shift`:
+/// a matrix whose rows sum to 1. Places outside take the value at the border.
 fn sampling(side: usize, scale: f64, shift: f64) -> Vec<f32> {
     let middle = (side as f64 - 1.0) / 2.0;
     let mut matrix = vec![0.0; side * side];
@@ -122,7 +123,8 @@ mod tests {
         let changed = (transforms.apply(x.clone()) - x.clone()).abs().flatten::<2>(1, 3).sum_dim(1);
         let count = changed.into_data().iter::<f32>().filter(|change| *change > 1e-3).count();
         assert!((70..130).contains(&count), "{count} of 400");
-        // Rows of a sampling matrix sum to 1, so the gradient of the sum of all pixels sums to their number.
+        // Rows of a sampling matrix sum to 1, so the gradient of the sum of all pixels sums to
+        // their number.
         let leaf = Tensor::from_inner(x).require_grad();
         let gradient = leaf.grad(&transforms.apply(leaf.clone()).sum().backward()).unwrap();
         let sum: f32 = gradient.into_data().iter::<f32>().sum();

@@ -115,7 +115,8 @@ impl GeneratorFile {
         let wrong =
             |reason: String| GeneratorFileError::Format { path: "generator.safetensors".into(), reason };
         let facts = serde_json::to_string(self).map_err(|e| wrong(e.to_string()))?;
-        // One entry only: burn's own would stand before or behind it by chance, and the bytes would not repeat.
+        // One entry only: burn's own would stand before or behind it by chance, and the bytes would
+        // not repeat.
         let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(KEY, facts);
         generator.save_into(&mut store).map_err(|e| wrong(e.to_string()))?;
         store.get_bytes().map_err(|e| wrong(e.to_string()))
@@ -146,8 +147,9 @@ impl GeneratorFile {
         serde_json::from_str(facts).map_err(|e| wrong(format!("entry `{KEY}`: {e}")))
     }
 
-    /// Reads a generator for `target`. One trained for another target is an error unless `transfer`; one for another
-    /// image size always is, and so is a transferred conditioned one whose feature maps do not fit.
+    /// Reads a generator for `target`. One trained for another target is an error unless
+    /// `transfer`; one for another image size always is, and so is a transferred conditioned one
+    /// whose feature maps do not fit.
     pub fn decode(
         path: &Path,
         bytes: Vec<u8>,

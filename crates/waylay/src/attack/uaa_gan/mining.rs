@@ -1,5 +1,6 @@
-//! Online mining: which other image x′ of the batch the triplet ⟨x, x̃, x′⟩ compares with.
-//! Source: Zhao et al., arXiv:1907.05793, online hard negative mining. Ours: which of the three it is by default.
+//! Online mining: which other image x′ of the batch the triplet ⟨x, x̃, x′⟩ compares with. Source:
+//! Zhao et al., arXiv:1907.05793, online hard negative mining. Ours: which of the three it is by
+//! default.
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,9 @@ pub enum Mining {
     Random,
 }
 
-/// The index of x′ for every row of `clean`, chosen by `mining` among the other rows but the one that
-/// `blended` names, since part of that image is in x. A row that has no other, as in a batch of one, gets its own index.
+/// The index of x′ for every row of `clean`, chosen by `mining` among the other rows but the one
+/// that `blended` names, since part of that image is in x. A row that has no other, as in a batch
+/// of one, gets its own index.
 pub fn mine(
     mining: Mining,
     metric: Metric,

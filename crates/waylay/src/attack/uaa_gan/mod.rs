@@ -1,10 +1,11 @@
-//! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the embedding of any query far
-//! from where it was in one forward pass, and sees nothing but the image.
-//! Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based Retrieval with GAN",
-//! arXiv:1907.05793. What the paper leaves open is marked "ours" where it is chosen.
+//! UAA-GAN: a generator, trained without labels against a frozen feature extractor, that moves the
+//! embedding of any query far from where it was in one forward pass, and sees nothing but the
+//! image. Source: Zhao, Zhang, Liu, Wen, "Unsupervised Adversarial Attacks on Deep Feature-based
+//! Retrieval with GAN", arXiv:1907.05793. What the paper leaves open is marked "ours" where it is
+//! chosen.
 //!
-//! Guided-gan, ours, is the same generator and training with the target's feature maps or gradients as further input
-//! ([`Guidance`]): another threat model, and therefore another name.
+//! Guided-gan, ours, is the same generator and training with the target's feature maps or gradients
+//! as further input ([`Guidance`]): another threat model, and therefore another name.
 
 mod config;
 mod discriminator;

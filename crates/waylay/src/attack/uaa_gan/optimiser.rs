@@ -1,7 +1,7 @@
 //! The generator's optimiser: Adam, or Muon on the kernels of convolutions and Adam on the rest.
-//! Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with a kernel `[O, I, H, W]`
-//! taken as the matrix `[O, I·H·W]`. Differs: the Newton–Schulz polynomial is evaluated on the small Gram matrix, which is
-//! the same product with less work.
+//! Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with a
+//! kernel `[O, I, H, W]` taken as the matrix `[O, I·H·W]`. Differs: the Newton–Schulz polynomial is
+//! evaluated on the small Gram matrix, which is the same product with less work.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::momentum::{Momentum, MomentumConfig, MomentumState};
@@ -15,7 +15,8 @@ use super::config::{OptimiserKind, TrainingConfig};
 const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
 const REPETITIONS: usize = 5;
 
-/// The optimiser for `module`; kernels below a field named `head` are Adam's. Steps take Adam's learning rate.
+/// The optimiser for `module`; kernels below a field named `head` are Adam's. Steps take Adam's
+/// learning rate.
 pub fn optimiser<M: Module>(config: &TrainingConfig, module: &M) -> ModuleOptimizer {
     let adam = Adam::init(config.beta_1 as f32, config.beta_2 as f32, 1e-8);
     match config.optimiser {
@@ -87,8 +88,8 @@ impl Optimizer for Muon {
     }
 }
 
-/// The nearest matrix with singular values around 1, same shape, by Newton–Schulz steps on the Gram matrix:
-/// X ← (a + b·XXᵀ + c·(XXᵀ)²) X.
+/// The nearest matrix with singular values around 1, same shape, by Newton–Schulz steps on the Gram
+/// matrix: X ← (a + b·XXᵀ + c·(XXᵀ)²) X.
 fn orthogonal(matrix: Tensor<2>) -> Tensor<2> {
     let [rows, columns] = matrix.dims();
     if rows > columns {

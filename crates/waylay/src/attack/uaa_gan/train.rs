@@ -1,5 +1,5 @@
-//! Training of G and D against a frozen target, without labels.
-//! Source: Zhao et al., arXiv:1907.05793: alternating updates of L_GAN_D and L_G. Ours where the comments say so.
+//! Training of G and D against a frozen target, without labels. Source: Zhao et al.,
+//! arXiv:1907.05793: alternating updates of L_GAN_D and L_G. Ours where the comments say so.
 
 use std::time::Instant;
 
@@ -30,13 +30,16 @@ use crate::progress::Progress;
 const SURVEYED_IMAGES: usize = 64;
 /// Images that lie nearer to each other are the same to the target: there is no unit in that.
 const TINY: f64 = 1e-5;
-/// Steps from which it can be told whether the cosine moves; half of them are compared with as many.
+/// Steps from which it can be told whether the cosine moves; half of them are compared with as
+/// many.
 const JUDGED_STEPS: usize = 10;
 /// Change of the mean cosine that counts as one.
 const LEAST_EFFECT: f64 = 0.02;
-/// Cosine above which a training can be said to have had no effect: below, it may have had its effect in the first steps.
+/// Cosine above which a training can be said to have had no effect: below, it may have had its
+/// effect in the first steps.
 const HIGH_COSINE: f64 = 0.5;
-/// Part of the images that input diversity transforms: the probability of Xie et al., arXiv:1803.06978, sec. 4.1.
+/// Part of the images that input diversity transforms: the probability of Xie et al.,
+/// arXiv:1803.06978, sec. 4.1.
 const TRANSFORMED: f64 = 0.5;
 /// Images per forward pass outside of training steps.
 const BATCH: usize = 16;
@@ -64,7 +67,8 @@ pub struct StepLog {
     pub d_clean: f64,
     /// Mean of D(x̃); 0 without a discriminator.
     pub d_perturbed: f64,
-    /// ‖∂L/∂x̃‖₂ over the batch of the terms that compare embeddings and feature maps, each with its weight.
+    /// ‖∂L/∂x̃‖₂ over the batch of the terms that compare embeddings and feature maps, each with
+    /// its weight.
     pub metric_gradient: f64,
     /// ‖∂L/∂x̃‖₂ over the batch of λ_r·L_recon.
     pub reconstruction_gradient: f64,
@@ -122,8 +126,9 @@ pub enum TrainError {
     Attack(#[from] AttackError),
 }
 
-/// Trains a generator on the unlabelled `images` against `scene.target` at `scene.epsilon`, towards `objective`: [`Evade`] for the
-/// paper's attack, whose triplet loss any other takes over, its value in the place of the distance.
+/// Trains a generator on the unlabelled `images` against `scene.target` at `scene.epsilon`, towards
+/// `objective`: [`Evade`] for the paper's attack, whose triplet loss any other takes over, its
+/// value in the place of the distance.
 ///
 /// [`Evade`]: crate::attack::Evade
 pub fn train(
@@ -204,8 +209,9 @@ pub fn train(
             d = Some(d_optimiser.step(config.discriminator.learning_rate, critic, gradients));
         }
 
-        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·max(‖x̃ − x‖₂ − c, 0) + λ_m·max(d(f_x, f_x′) + m − d(f_x, f_x̃), 0) + ours
-        // Each term is differentiated with respect to x̃ alone, and their sum then with respect to the weights of G.
+        // G: minimise λ_gan·E[(D(x̃) − 1)²] + λ_r·max(‖x̃ − x‖₂ − c, 0) + λ_m·max(d(f_x, f_x′) + m
+        // − d(f_x, f_x̃), 0) + ours Each term is differentiated with respect to x̃ alone, and their
+        // sum then with respect to the weights of G.
         let leaf = perturbed.clone().detach().require_grad();
         let gradient_of = |term: Tensor<1>| {
             let gradient = leaf.grad(&term.backward());
@@ -282,7 +288,8 @@ pub fn train(
     Ok(Trained { generator: g.valid(), objective, log, warnings, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// A sentence where a tenth of the steps, at least [`JUDGED_STEPS`], have not lowered the cosine by [`LEAST_EFFECT`].
+/// A sentence where a tenth of the steps, at least [`JUDGED_STEPS`], have not lowered the cosine by
+/// [`LEAST_EFFECT`].
 fn without_effect(log: &[StepLog], steps: usize) -> Option<String> {
     if log.len() < JUDGED_STEPS {
         return None;
@@ -300,8 +307,8 @@ fn without_effect(log: &[StepLog], steps: usize) -> Option<String> {
     })
 }
 
-/// Spreads a batch over the refinement steps of `g`, an equal share each (ours): what later steps see is made by `g` as it
-/// is, and is as constant to its training as the image is.
+/// Spreads a batch over the refinement steps of `g`, an equal share each (ours): what later steps
+/// see is made by `g` as it is, and is as constant to its training as the image is.
 fn spread_over_steps(
     g: &Generator,
     mut input: StepInput,
@@ -321,8 +328,9 @@ fn spread_over_steps(
     Ok(input)
 }
 
-/// What a survey of some training images tells: statistics of the feature maps, and the unit of the objective: its mean absolute value
-/// between two images, for the paper's the mean distance (ours), so that λ_m and m mean the same for every target and metric.
+/// What a survey of some training images tells: statistics of the feature maps, and the unit of the
+/// objective: its mean absolute value between two images, for the paper's the mean distance (ours),
+/// so that λ_m and m mean the same for every target and metric.
 #[allow(clippy::type_complexity)]
 fn survey(
     config: &CheckedConfig,

@@ -1,4 +1,5 @@
-//! `index.html`: the audit as one self-contained page. No script, no network, light and dark, phone and desktop.
+//! `index.html`: the audit as one self-contained page. No script, no network, light and dark, phone
+//! and desktop.
 
 mod examples;
 mod page;

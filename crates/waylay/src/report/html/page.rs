@@ -1,4 +1,5 @@
-//! Fills the page's template: escaped by minijinja, plots as inline SVG, pictures as `data:` addresses.
+//! Fills the page's template: escaped by minijinja, plots as inline SVG, pictures as `data:`
+//! addresses.
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -12,8 +13,8 @@ use crate::audit::rows;
 const TEMPLATE: &str = include_str!("template.html.jinja");
 const STYLE: &str = include_str!("style.css");
 
-/// The page as one HTML text; every name that came from outside is escaped. Pictures that the audit lacks, as after
-/// reading it from JSON, are left out.
+/// The page as one HTML text; every name that came from outside is escaped. Pictures that the audit
+/// lacks, as after reading it from JSON, are left out.
 pub fn to_html(audit: &AuditReport) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -1,6 +1,7 @@
-//! G: x̃ = G(x) = clip(x + ε·tanh(gain·g(x)), 0, 1). Source: Zhao et al., arXiv:1907.05793: an image-conditioned generator
-//! under ‖x̃ − x‖∞ ≤ ε and x̃ ∈ [0, 1]. Ours: how the bound is kept (tanh, then clip), its layers, and the guidance by the
-//! target's feature maps and gradients, which makes it another attack, guided-gan; choices are compared in docs/ablation.md.
+//! G: x̃ = G(x) = clip(x + ε·tanh(gain·g(x)), 0, 1). Source: Zhao et al., arXiv:1907.05793: an
+//! image-conditioned generator under ‖x̃ − x‖∞ ≤ ε and x̃ ∈ [0, 1]. Ours: how the bound is kept
+//! (tanh, then clip), its layers, and the guidance by the target's feature maps and gradients,
+//! which makes it another attack, guided-gan; choices are compared in docs/ablation.md.
 
 mod unet;
 
@@ -25,12 +26,15 @@ pub enum Guidance {
     /// Nothing: UAA-GAN, the paper's. Once trained it needs no target.
     #[default]
     None,
-    /// The frozen target's own feature maps of the image: crafting runs the target forward once. Guided-gan, ours.
+    /// The frozen target's own feature maps of the image: crafting runs the target forward once.
+    /// Guided-gan, ours.
     FeatureMaps,
-    /// In the first refinement step the target's feature maps of the image, and the gradient towards the opposite of its
-    /// embedding; in a later one x̃ so far, the feature maps of that, and the gradient of the feature distance there. Each
-    /// step runs the target forward and backward once. Guided-gan, ours; nearest prior work: Jiang et al., "Learning to Defend
-    /// by Learning to Attack" (AISTATS 2021; arXiv:1811.01213), whose Grad L2L and 2-step L2L take a classifier's gradient.
+    /// In the first refinement step the target's feature maps of the image, and the gradient
+    /// towards the opposite of its embedding; in a later one x̃ so far, the feature maps of that,
+    /// and the gradient of the feature distance there. Each step runs the target forward and
+    /// backward once. Guided-gan, ours; nearest prior work: Jiang et al., "Learning to Defend by
+    /// Learning to Attack" (AISTATS 2021; arXiv:1811.01213), whose Grad L2L and 2-step L2L take a
+    /// classifier's gradient.
     Gradients,
 }
 
@@ -40,19 +44,23 @@ pub enum Guidance {
 pub struct GeneratorConfig {
     /// What it sees beside the image. Default `none`: UAA-GAN. The others are guided-gan.
     pub guidance: Guidance,
-    /// Channels per resolution, from the smallest to the largest; 1 to 5 of 4 to 1,024. Default 128, 128, 64, 32.
+    /// Channels per resolution, from the smallest to the largest; 1 to 5 of 4 to 1,024. Default
+    /// 128, 128, 64, 32.
     pub widths: Vec<usize>,
-    /// Side of the square of pixels that one place of the largest resolution stands for; 0 for 2 where images have at most
-    /// 256 pixels a side and 4 where they are larger; at most 8. Default 0.
+    /// Side of the square of pixels that one place of the largest resolution stands for; 0 for 2
+    /// where images have at most 256 pixels a side and 4 where they are larger; at most 8. Default
+    /// 0.
     pub patch: usize,
-    /// Residual blocks per resolution on the way up, as many entries as `widths`; 0 to 16 each. Default 2, 2, 2, 1.
+    /// Residual blocks per resolution on the way up, as many entries as `widths`; 0 to 16 each.
+    /// Default 2, 2, 2, 1.
     pub blocks: Vec<usize>,
     /// Steepness of the tanh that keeps the budget; above 0, at most 100. Default 2.
     pub gain: f64,
-    /// Factor on the last layer's first weights; 0 to 10. Default 1; smaller begins nearer to the clean image.
+    /// Factor on the last layer's first weights; 0 to 10. Default 1; smaller begins nearer to the
+    /// clean image.
     pub head_scale: f64,
-    /// Forward passes of a generator guided by gradients: the first sees the clean image, each later one x̃ of the one
-    /// before; 1 to 4. Default 2. Other generators take one.
+    /// Forward passes of a generator guided by gradients: the first sees the clean image, each
+    /// later one x̃ of the one before; 1 to 4. Default 2. Other generators take one.
     pub refinement_steps: usize,
 }
 
@@ -97,8 +105,8 @@ struct Attempt {
     clean: Tensor<2>,
     /// (x̃ − x)/ε so far, before x̃ is clipped to [0, 1]: 0 in the first step.
     change: Tensor<4>,
-    /// The gradient of d(f_x, f_x̃) with respect to x̃ so far, in the first step that of −f_x·f_x̃; scaled by
-    /// [`normalise_gradient`].
+    /// The gradient of d(f_x, f_x̃) with respect to x̃ so far, in the first step that of −f_x·f_x̃;
+    /// scaled by [`normalise_gradient`].
     gradient: Tensor<4>,
 }
 
@@ -151,8 +159,8 @@ impl StepInput {
 }
 
 impl Generator {
-    /// A generator with first weights from `random`, for the image size and feature maps of `target`.
-    /// `None` where it is to be guided by feature maps and the target offers none.
+    /// A generator with first weights from `random`, for the image size and feature maps of
+    /// `target`. `None` where it is to be guided by feature maps and the target offers none.
     pub fn new(
         config: &GeneratorConfig,
         target: &dyn Embedder,
@@ -165,8 +173,8 @@ impl Generator {
         Some(Self { net, gain: config.gain, refinement_steps, gradient })
     }
 
-    /// Sets the statistics that feature maps are normalised by: mean and standard deviation per channel of each tap
-    /// of the target, from `calibration`. Nothing without guidance.
+    /// Sets the statistics that feature maps are normalised by: mean and standard deviation per
+    /// channel of each tap of the target, from `calibration`. Nothing without guidance.
     pub fn calibrated(self, statistics: &[(Vec<f32>, Vec<f32>)], device: &Device) -> Self {
         Self { net: self.net.calibrated(statistics, device), ..self }
     }
@@ -192,8 +200,8 @@ impl Generator {
         }
     }
 
-    /// Pixels `x` `[N, C, H, W]` → x̃ within the budget of `scene` and [0, 1]. Without guidance the target does
-    /// not run.
+    /// Pixels `x` `[N, C, H, W]` → x̃ within the budget of `scene` and [0, 1]. Without guidance the
+    /// target does not run.
     pub fn perturb(&self, x: Tensor<4>, scene: &Scene<'_>) -> Result<Tensor<4>, EmbedderError> {
         let mut input = self.first_input(x, scene)?;
         for _ in 1..self.refinement_steps {
@@ -221,8 +229,8 @@ impl Generator {
         Ok(StepInput { x, features, attempt: None })
     }
 
-    /// The input of the step after `input`, without gradients with respect to the generator's weights; `input` itself for a
-    /// generator that sees no gradients.
+    /// The input of the step after `input`, without gradients with respect to the generator's
+    /// weights; `input` itself for a generator that sees no gradients.
     pub fn next_input(&self, input: StepInput, scene: &Scene<'_>) -> Result<StepInput, EmbedderError> {
         let Some(Attempt { clean, .. }) = &input.attempt else { return Ok(input) };
         let change = lift(self.change(&input, scene.epsilon), &input.x.device());
@@ -251,7 +259,8 @@ impl Generator {
 /// Largest value of a gradient as the generator sees it.
 const LARGEST: f32 = 3.0;
 
-/// A gradient with a mean absolute value of 1 per image, clipped to ±[`LARGEST`]: its direction counts, its length says little.
+/// A gradient with a mean absolute value of 1 per image, clipped to ±[`LARGEST`]: its direction
+/// counts, its length says little.
 fn normalise_gradient(gradient: Tensor<4>) -> Tensor<4> {
     let [n, c, h, w] = gradient.dims();
     let size = gradient.clone().abs().reshape([n, c * h * w]).mean_dim(1).add_scalar(f32::MIN_POSITIVE);
@@ -261,8 +270,8 @@ fn normalise_gradient(gradient: Tensor<4>) -> Tensor<4> {
 /// Least change of f_x·f_x̃ within the budget, relative to f_x·f_x, that is not taken for rounding.
 const LEAST: f32 = 1e-3;
 
-/// 1 for each image whose `gradient` of −f_x·f_x̃ is above rounding, 0 where it is not, as where the target brings every
-/// embedding to one length: `[N, 1, 1, 1]`.
+/// 1 for each image whose `gradient` of −f_x·f_x̃ is above rounding, 0 where it is not, as where
+/// the target brings every embedding to one length: `[N, 1, 1, 1]`.
 fn gradient_mask(gradient: Tensor<4>, clean: &Tensor<2>, epsilon: Epsilon) -> Tensor<4> {
     let [n, c, h, w] = gradient.dims();
     let within = gradient.abs().reshape([n, c * h * w]).sum_dim(1) * epsilon.in_pixels();
@@ -275,7 +284,8 @@ fn apply(x: Tensor<4>, change: Tensor<4>, epsilon: Epsilon) -> Tensor<4> {
     (x + change * epsilon.in_pixels()).clamp(0.0, 1.0)
 }
 
-/// Puts a constant on the device of the weights, which may differentiate where the constant does not, or back.
+/// Puts a constant on the device of the weights, which may differentiate where the constant does
+/// not, or back.
 fn lift<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
     match (device.is_autodiff(), tensor.is_autodiff()) {
         (true, false) => Tensor::from_inner(tensor),

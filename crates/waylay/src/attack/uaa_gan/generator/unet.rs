@@ -1,6 +1,7 @@
-//! A residual U-Net (Ronneberger et al., arXiv:1505.04597) on the image, which the frozen target's own feature maps may
-//! join on the way down. Ours: a space-to-depth stem and a pixel-shuffle head, which leave no transposed-convolution
-//! grid; and the feature maps, which tell it what the network sees, so that it need not learn that from few images.
+//! A residual U-Net (Ronneberger et al., arXiv:1505.04597) on the image, which the frozen target's
+//! own feature maps may join on the way down. Ours: a space-to-depth stem and a pixel-shuffle head,
+//! which leave no transposed-convolution grid; and the feature maps, which tell it what the network
+//! sees, so that it need not learn that from few images.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -10,7 +11,8 @@ use super::{GeneratorConfig, Guidance, head_factor, lift};
 use crate::embedder::{Embedder, Features, Tap};
 use crate::layer::{Conv, Norm, Residual, pixel_shuffle, pixel_unshuffle, upsample};
 
-/// Feature maps of the target that join at one resolution, normalised by what training images showed.
+/// Feature maps of the target that join at one resolution, normalised by what training images
+/// showed.
 #[derive(Module, Debug)]
 struct Join {
     taps: Vec<usize>,
@@ -37,7 +39,8 @@ pub struct UNet {
     join: Option<Join>,
     /// From the second largest resolution to the smallest.
     levels: Vec<Level>,
-    /// The embedding, for all places of the smallest resolution; beside it the clean one where gradients guide it.
+    /// The embedding, for all places of the smallest resolution; beside it the clean one where
+    /// gradients guide it.
     embedding: Option<Conv>,
     last: Vec<Residual>,
     head_norm: Norm,
@@ -46,8 +49,9 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Layers for the images of `target`, and for its feature maps where they guide it: then `None` where there
-    /// are none. One guided by gradients takes three images, stacked in channels, and two embeddings.
+    /// Layers for the images of `target`, and for its feature maps where they guide it: then `None`
+    /// where there are none. One guided by gradients takes three images, stacked in channels, and
+    /// two embeddings.
     pub fn new(
         config: &GeneratorConfig,
         target: &dyn Embedder,
@@ -123,8 +127,9 @@ impl UNet {
         self.head.device()
     }
 
-    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`. For one guided by gradients: change
-    /// and gradient behind the image in its channels, and the clean embedding.
+    /// Image in [−1, 1] and what the target computes of it → unbounded g `[N, C, H, W]`. For one
+    /// guided by gradients: change and gradient behind the image in its channels, and the clean
+    /// embedding.
     pub fn forward(&self, x: Tensor<4>, features: Option<&Features>, clean: Option<Tensor<2>>) -> Tensor<4> {
         let [n, _, height, width] = x.dims();
         let join = |join: &Option<Join>, h: Tensor<4>| match (join, features) {
@@ -186,15 +191,17 @@ impl Join {
     }
 }
 
-/// Height and width of at most `stages` resolutions, from the largest: each half the one before, none below 2.
+/// Height and width of at most `stages` resolutions, from the largest: each half the one before,
+/// none below 2.
 fn sizes(largest: [usize; 2], stages: usize) -> Vec<[usize; 2]> {
     let half = |size: &[usize; 2]| Some(size.map(|side| side.div_ceil(2)));
     let enough = |size: &[usize; 2]| size[0].min(size[1]) >= 2;
     std::iter::successors(Some(largest), half).take_while(enough).take(stages.max(1)).collect()
 }
 
-/// For each of `sizes` the taps that join there: those of one size at the nearest resolution that is not larger, if it is
-/// within a factor of two; the target's maps that are larger than the first are left out. `None` where no tap fits.
+/// For each of `sizes` the taps that join there: those of one size at the nearest resolution that
+/// is not larger, if it is within a factor of two; the target's maps that are larger than the first
+/// are left out. `None` where no tap fits.
 fn plan(taps: &[Tap], sizes: &[[usize; 2]]) -> Option<Vec<Vec<usize>>> {
     let mut plan = vec![Vec::new(); sizes.len()];
     for (i, tap) in taps.iter().enumerate() {
@@ -210,7 +217,8 @@ fn plan(taps: &[Tap], sizes: &[[usize; 2]]) -> Option<Vec<Vec<usize>>> {
             plan[at].push(i);
         }
     }
-    // Maps of one resolution are concatenated: they have to agree in size, and the first ones decide.
+    // Maps of one resolution are concatenated: they have to agree in size, and the first ones
+    // decide.
     for joined in &mut plan {
         if let Some(first) = joined.first().map(|i| taps[*i].size) {
             joined.retain(|i| taps[*i].size[1..] == first[1..]);
@@ -233,8 +241,8 @@ fn fixed(values: &[f32], device: &Device) -> Param<Tensor<1>> {
     Param::from_tensor(tensor).set_require_grad(false)
 }
 
-/// Mean and standard deviation per channel of each tap over `features` of several batches; the deviation is at least
-/// a thousandth of the tap's own, so that a dead channel is not blown up.
+/// Mean and standard deviation per channel of each tap over `features` of several batches; the
+/// deviation is at least a thousandth of the tap's own, so that a dead channel is not blown up.
 pub fn calibration(features: &[Features]) -> Vec<(Vec<f32>, Vec<f32>)> {
     let taps = features.first().map_or(0, |f| f.taps.len());
     (0..taps)

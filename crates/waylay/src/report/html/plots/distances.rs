@@ -1,4 +1,5 @@
-//! Distances from queries to their true matches: one small plot per attack, over the clean distances.
+//! Distances from queries to their true matches: one small plot per attack, over the clean
+//! distances.
 
 use plotters::prelude::*;
 
@@ -58,7 +59,8 @@ struct Bin {
     density: f64,
 }
 
-/// Bins whose area is 1 in all, without the empty ones at both ends; none where nothing was counted or the ends make no range.
+/// Bins whose area is 1 in all, without the empty ones at both ends; none where nothing was counted
+/// or the ends make no range.
 fn density(histogram: &Histogram) -> Vec<Bin> {
     let total: usize = histogram.counts.iter().sum();
     let width = (histogram.to - histogram.from) / histogram.counts.len().max(1) as f64;

@@ -1,4 +1,5 @@
-//! How far down the first true match is pushed: the fraction of queries that have one within rank k.
+//! How far down the first true match is pushed: the fraction of queries that have one within rank
+//! k.
 
 use plotters::prelude::*;
 

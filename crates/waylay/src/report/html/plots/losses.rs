@@ -34,7 +34,8 @@ const QUANTITIES: [Quantity; 13] = [
     ("Gradient at x̃, GAN", |step| step.gan_gradient),
 ];
 
-/// For each generator that was trained one plot per quantity that is not zero throughout; none for a single step.
+/// For each generator that was trained one plot per quantity that is not zero throughout; none for
+/// a single step.
 pub(in crate::report::html) fn losses(audit: &AuditReport) -> Result<Vec<Vec<Figure>>, ReportError> {
     audit.training.iter().map(|training| curves(&training.log)).collect()
 }

@@ -1,4 +1,5 @@
-//! The plots of the page: drawn by plotters as SVG, coloured by the page's style sheet, so that they follow its theme.
+//! The plots of the page: drawn by plotters as SVG, coloured by the page's style sheet, so that
+//! they follow its theme.
 
 mod distances;
 mod first_matches;
@@ -32,8 +33,8 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Series colours in style.css besides clean and headline.
 const SERIES: u8 = 5;
-/// Size of the plots' text. Plots are drawn at about twice the size they are shown at, since plotters rounds to whole
-/// units.
+/// Size of the plots' text. Plots are drawn at about twice the size they are shown at, since
+/// plotters rounds to whole units.
 const TEXT: f64 = 24.0;
 
 /// A drawing with its caption's title and the key to its lines.
@@ -168,7 +169,8 @@ fn themed(title: &str, (width, height): (u32, u32), svg: &str) -> String {
     text
 }
 
-/// A range that contains `values`, widened by a twentieth, never empty; [0, 1] where there are none.
+/// A range that contains `values`, widened by a twentieth, never empty; [0, 1] where there are
+/// none.
 fn span(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let (low, high) =
         values.filter(|v| v.is_finite()).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));

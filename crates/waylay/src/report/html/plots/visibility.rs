@@ -1,5 +1,5 @@
-//! Strength against visibility: mAP that every attack leaves over the PSNR of its images, so that attacks of unequal
-//! visibility can be compared.
+//! Strength against visibility: mAP that every attack leaves over the PSNR of its images, so that
+//! attacks of unequal visibility can be compared.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -15,8 +15,8 @@ const LINE: i32 = 30;
 /// From a point to its label.
 const GAP: i32 = 18;
 
-/// A point per attack with a finite PSNR; a line through PGD at several budgets, where there are several. None where fewer
-/// than two attacks changed an image.
+/// A point per attack with a finite PSNR; a line through PGD at several budgets, where there are
+/// several. None where fewer than two attacks changed an image.
 pub(in crate::report::html) fn visibility(audit: &AuditReport) -> Result<Option<Figure>, ReportError> {
     let points: Vec<(&AttackRow, f64, f64)> = rows::attacks(&audit.attacks)
         .filter_map(|row| Some((row, row.psnr_db.filter(|psnr| psnr.is_finite())?, row.scores.map)))
@@ -92,7 +92,8 @@ fn same_but_for_budget(a: &AttackRow, b: &AttackRow) -> bool {
     a.epsilon_255 != b.epsilon_255 && attack(a) == attack(b) && without_budget(a) == without_budget(b)
 }
 
-/// The labels from bottom to top, each beside its point or, where it would cover another label or point, above it.
+/// The labels from bottom to top, each beside its point or, where it would cover another label or
+/// point, above it.
 fn apart(mut labels: Vec<((i32, i32), &str)>) -> Vec<((i32, i32), &str)> {
     let points: Vec<(i32, i32)> = labels.iter().map(|(point, _)| *point).collect();
     labels.sort_by_key(|((_, y), _)| std::cmp::Reverse(*y));
