@@ -34,7 +34,7 @@ use crate::seed::Seed;
 
 pub use outcome::AuditReport;
 pub use system::System;
-pub use verdict::{Level, verdict};
+pub use verdict::{Grade, grade, verdict};
 pub use worst_case::worst_case;
 
 use outcome::{AttackRow, Budget, RunFacts, SCHEMA, Scores, TargetFacts, TrainedAgainst, Training};
@@ -334,6 +334,8 @@ fn run(
     let worst_case = worst_case(&rows);
     Ok(AuditReport {
         schema: SCHEMA.into(),
+        grade: grade(&clean, worst_case.as_ref(), plan.context.quick),
+        strongest: rows::strongest(&rows).map(|row| row.name.clone()),
         verdict: verdict(&clean, &rows, worst_case.as_ref(), plan.epsilon.in_255(), plan.context.quick),
         quick: plan.context.quick,
         target: TargetFacts {

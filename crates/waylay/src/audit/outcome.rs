@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::attack::uaa_gan::StepLog;
 pub use crate::attack::{Access, Knowledge};
 pub use crate::retrieval::Scores;
+
+use super::verdict::Grade;
 use waylay_onnx::Verification;
 
 /// Name and version of the layout of `report.json`.
@@ -19,6 +21,10 @@ pub struct AuditReport {
     pub schema: String,
     /// The result in one sentence, with its numbers.
     pub verdict: String,
+    /// The grade that the verdict states; null where nothing was judged.
+    pub grade: Option<Grade>,
+    /// The attack that leaves the least mAP, by name; null where none that aims ran.
+    pub strongest: Option<String>,
     /// Whether the shortened run for trying out was asked for: its numbers are not a verdict on the
     /// system.
     pub quick: bool,

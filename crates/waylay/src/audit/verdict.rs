@@ -1,13 +1,16 @@
 //! The result of an audit in one sentence.
 
+use serde::{Deserialize, Serialize};
+
 use super::number::{percent, short};
 use super::rows;
 use crate::audit::outcome::{Access, AttackRow, Scores, WorstCase};
 
 /// How well a system stands, by the fraction of its clean mAP that the worst case leaves.
 /// The limits are ours; they grade, they don't certify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grade {
     /// At most a quarter of the clean mAP is left.
     HighlyVulnerable,
     /// At most half is left.
@@ -18,8 +21,8 @@ pub enum Level {
     Resistant,
 }
 
-impl Level {
-    /// The level for a `remaining` fraction of the clean mAP; anything but a number counts as
+impl Grade {
+    /// The grade for a `remaining` fraction of the clean mAP; anything but a number counts as
     /// resistant.
     pub fn of(remaining: f64) -> Self {
         match remaining {
@@ -31,7 +34,13 @@ impl Level {
     }
 }
 
-/// One sentence with the numbers: the worst case at `epsilon_255`/255, graded by [`Level`], then
+/// The grade of a system whose worst case is `worst`; none where nothing was judged: in a quick run,
+/// without an aimed attack, or where the system finds nothing even without one.
+pub fn grade(clean: &Scores, worst: Option<&WorstCase>, quick: bool) -> Option<Grade> {
+    worst.filter(|_| !quick && clean.map > 0.0).map(|worst| Grade::of(worst.map / clean.map))
+}
+
+/// One sentence with the numbers: the worst case at `epsilon_255`/255, graded by [`Grade`], then
 /// the strongest attack with gradients, without, and noise. A quick run is not graded.
 pub fn verdict(
     clean: &Scores,
@@ -76,8 +85,8 @@ pub fn verdict(
     if let Some(row) = noise {
         sentence += &format!("; random noise of the same size leaves it at {}", percent(row.scores.map));
     }
-    let fragile = noise.is_some_and(|row| Level::of(row.scores.map / clean.map) != Level::Resistant);
-    sentence + &conclusion(Level::of(worst.map / clean.map), epsilon_255, quick, fragile)
+    let fragile = noise.is_some_and(|row| Grade::of(row.scores.map / clean.map) != Grade::Resistant);
+    sentence + &conclusion(Grade::of(worst.map / clean.map), epsilon_255, quick, fragile)
 }
 
 /// `lowers mAP from 91.2 % to 6.0 % and rank-1 from 99.0 % to 2.5 %`.
@@ -92,7 +101,7 @@ fn change(clean: &Scores, map: f64, rank1: f64) -> String {
     )
 }
 
-fn conclusion(level: Level, epsilon_255: f64, quick: bool, fragile: bool) -> String {
+fn conclusion(grade: Grade, epsilon_255: f64, quick: bool, fragile: bool) -> String {
     if quick {
         return "; only a full run can grade the system.".into();
     }
@@ -101,16 +110,16 @@ fn conclusion(level: Level, epsilon_255: f64, quick: bool, fragile: bool) -> Str
         e if e <= 16.0 => "small changes",
         _ => "changes of this size",
     };
-    let grade = match level {
-        Level::HighlyVulnerable => format!("the system is highly vulnerable to {changes}"),
-        Level::Vulnerable => format!("the system is vulnerable to {changes}"),
-        Level::PartlyResistant => format!("the system is partly resistant to {changes}"),
-        Level::Resistant => {
+    let sentence = match grade {
+        Grade::HighlyVulnerable => format!("the system is highly vulnerable to {changes}"),
+        Grade::Vulnerable => format!("the system is vulnerable to {changes}"),
+        Grade::PartlyResistant => format!("the system is partly resistant to {changes}"),
+        Grade::Resistant => {
             "the system is resistant under these attacks, which proves nothing about others".into()
         }
     };
     let noise = if fragile { ", and not only to aimed ones" } else { "" };
-    format!(": {grade}{noise}.")
+    format!(": {sentence}{noise}.")
 }
 
 #[cfg(test)]
@@ -135,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn levels_follow_the_documented_limits() {
-        for (remaining, level) in [
-            (0.0, Level::HighlyVulnerable),
-            (0.25, Level::HighlyVulnerable),
-            (0.26, Level::Vulnerable),
-            (0.5, Level::Vulnerable),
-            (0.51, Level::PartlyResistant),
-            (0.8, Level::PartlyResistant),
-            (0.81, Level::Resistant),
-            (1.2, Level::Resistant),
+    fn grades_follow_the_documented_limits() {
+        for (remaining, grade) in [
+            (0.0, Grade::HighlyVulnerable),
+            (0.25, Grade::HighlyVulnerable),
+            (0.26, Grade::Vulnerable),
+            (0.5, Grade::Vulnerable),
+            (0.51, Grade::PartlyResistant),
+            (0.8, Grade::PartlyResistant),
+            (0.81, Grade::Resistant),
+            (1.2, Grade::Resistant),
         ] {
-            assert_eq!(Level::of(remaining), level, "{remaining}");
+            assert_eq!(Grade::of(remaining), grade, "{remaining}");
         }
     }
 
@@ -156,6 +165,11 @@ mod tests {
         let text = told(&audit, 8.0, true);
         assert!(text.starts_with("Quick trial run, not a verdict: at ε = 8/255, the strongest"), "{text}");
         assert!(!text.contains("vulnerable"), "{text}");
+        let worst = worst_case(&audit.attacks);
+        assert_eq!(grade(&audit.clean, worst.as_ref(), true), None);
+        assert_eq!(grade(&audit.clean, worst.as_ref(), false), Some(Grade::HighlyVulnerable));
+        assert_eq!(grade(&audit.clean, None, false), None);
+        assert_eq!(grade(&Scores { map: 0.0, ..audit.clean }, worst.as_ref(), false), None);
     }
 
     #[test]

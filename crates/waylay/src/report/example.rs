@@ -7,7 +7,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 
 use crate::audit::outcome::*;
-use crate::audit::{verdict, worst_case};
+use crate::audit::{grade, verdict, worst_case};
 
 const IMAGE: Knowledge = Knowledge::IMAGE;
 
@@ -61,6 +61,8 @@ pub(crate) fn audit() -> AuditReport {
     let worst_case = worst_case(&attacks);
     AuditReport {
         schema: SCHEMA.into(),
+        grade: grade(&clean, worst_case.as_ref(), false),
+        strongest: Some("pgd-40".into()),
         verdict: verdict(&clean, &attacks, worst_case.as_ref(), 8.0, false),
         quick: false,
         target: TargetFacts {
@@ -260,6 +262,7 @@ fn report_demo() {
     std::fs::write(folder.join("contact.png"), super::contact_sheet(&audit.examples).unwrap()).unwrap();
     audit.quick = true;
     audit.verdict = verdict(&audit.clean, &audit.attacks, audit.worst_case.as_ref(), 8.0, true);
+    audit.grade = None;
     audit.training.clear();
     audit.examples = vec![example(0, (28, 28))];
     std::fs::write(folder.join("quick.html"), super::to_html(&audit).unwrap()).unwrap();
