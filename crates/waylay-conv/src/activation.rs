@@ -1,4 +1,5 @@
-//! Functions of one number, over tensors of any shape: in place where nobody else holds the values.
+//! Element-wise activation functions, over tensors of any shape; in place where nobody else holds
+//! the values.
 
 use rayon::prelude::*;
 

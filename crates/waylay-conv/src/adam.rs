@@ -1,6 +1,7 @@
-//! Adam in one pass over each parameter, where it lies. Source: Kingma and Ba, arXiv:1412.6980,
-//! algorithm 1, in the order of section 2's last paragraph: both bias corrections go into two
-//! factors of the whole step. The roundings are those of Burn's optimiser, and so are its records.
+//! The Adam optimiser, which updates each parameter in place in one pass. Source: Kingma and Ba,
+//! arXiv:1412.6980, algorithm 1, in the order of section 2's last paragraph: both bias corrections
+//! go into two factors of the whole step. The roundings are those of Burn's optimiser, and so are
+//! its records.
 
 use burn::backend::Dispatch;
 use burn::optim::{AdamConfig, AdamState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer};
@@ -17,7 +18,7 @@ pub struct Adam {
     beta_2: f32,
     epsilon: f32,
     /// For the first step, and for devices without kernels of ours.
-    stock: burn::optim::Adam,
+    reference: burn::optim::Adam,
 }
 
 impl Adam {
@@ -25,7 +26,7 @@ impl Adam {
     /// moments that stay at each step, below 1, and `epsilon` is added to the root of the second.
     pub fn init(beta_1: f32, beta_2: f32, epsilon: f32) -> ModuleOptimizer {
         let config = AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(epsilon);
-        ModuleOptimizer::from(Self { beta_1, beta_2, epsilon, stock: config.build() })
+        ModuleOptimizer::from(Self { beta_1, beta_2, epsilon, reference: config.build() })
     }
 }
 
@@ -41,7 +42,7 @@ impl Optimizer for Adam {
     ) -> (Tensor<D>, Option<Self::State<D>>) {
         let state = match state {
             Some(state) if has_kernels(&parameter) && has_kernels(&gradient) => state,
-            other => return self.stock.step(rate, parameter, gradient, other),
+            other => return self.reference.step(rate, parameter, gradient, other),
         };
         let AdaptiveMomentumState { time, moment_1, moment_2, .. } = state.momentum;
         let time = time + 1;
@@ -88,7 +89,7 @@ mod tests {
         };
         let config = AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8);
         let (ours, burns) =
-            (Adam { beta_1: 0.5, beta_2: 0.999, epsilon: 1e-8, stock: config.build() }, config.build());
+            (Adam { beta_1: 0.5, beta_2: 0.999, epsilon: 1e-8, reference: config.build() }, config.build());
         // A view, a single value, and more than one task's share.
         for (shape, transposed) in [([3, 37], true), ([1, 1], false), ([5, BLOCK / 2 + 3], false)] {
             let start =

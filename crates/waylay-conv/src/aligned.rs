@@ -1,5 +1,4 @@
-//! Values that begin where a line of the processor's cache does: a vector that crosses lines takes
-//! two accesses.
+//! Buffers aligned to 64 bytes, a cache line: a vector that crosses cache lines takes two accesses.
 
 use std::ops::{Deref, DerefMut, Range};
 

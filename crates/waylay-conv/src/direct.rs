@@ -1,4 +1,4 @@
-//! Convolution of any shape as products of filters and columns: each panel of columns (the input
+//! Implicit GEMM, for convolutions of any shape: each packed panel of im2col columns (the input
 //! values that belong to a few neighbouring outputs, one row per channel and tap) is made where it
 //! stays in cache, and meets all filters there.
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::epilogue::Epilogue;
 use crate::filters::Filters;
 use crate::interleaved::{InterleavedEpilogue, Strip};
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{Kernel, LeftOperand};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd::{self, vectorised};
@@ -75,7 +75,7 @@ pub(crate) fn forward(
             Some(places) => weight.spread(g, group, block * kernel.filters(), places),
             None => {
                 let len = kernel.filters() * depth;
-                Lanes::Packed(&filters[(group * blocks + block) * len..][..len])
+                LeftOperand::Packed(&filters[(group * blocks + block) * len..][..len])
             }
         };
         let tasks = groups * clusters.len() * blocks.div_ceil(share);
@@ -132,7 +132,7 @@ impl Work<'_> {
         &self,
         panels: &[Panel],
         columns: &[(&[f32], usize)],
-        filters: impl Iterator<Item = (Lanes<'a>, Range<usize>)>,
+        filters: impl Iterator<Item = (LeftOperand<'a>, Range<usize>)>,
         blocks: &mut [f32],
     ) {
         let Self { g, kernel, epilogue, output } = *self;

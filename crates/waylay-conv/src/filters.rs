@@ -1,7 +1,7 @@
-//! Filters as they lie in memory, and as blocks for the kernel: a row per input channel and tap, a
-//! column per filter.
+//! Filters as they lie in memory, and packed into blocks for the micro-kernel: a row per input
+//! channel and tap, a column per filter.
 
-use crate::kernel::{Lanes, MANY};
+use crate::kernel::{LeftOperand, MANY};
 use crate::options::Geometry;
 use crate::prepared::PreparedFilters;
 use crate::simd::{self, vectorised};
@@ -70,13 +70,19 @@ impl<'a> Filters<'a> {
 
     /// Up to [`MANY`] filters of `group`, from its filter `first` on, whose weights lie at
     /// `places`; the last one stands in for those that are missing.
-    pub fn spread<'p>(&'p self, g: &Geometry, group: usize, first: usize, places: &'p [u32]) -> Lanes<'p> {
+    pub fn spread<'p>(
+        &'p self,
+        g: &Geometry,
+        group: usize,
+        first: usize,
+        places: &'p [u32],
+    ) -> LeftOperand<'p> {
         let (outs, depth) = (g.group_out(), g.depth());
         let (start, step) = match &self.transposed {
             None => ((group * outs + first) * depth, depth),
             Some(Transposed { area, .. }) => (group * g.group_in() * outs * area + first * area, *area),
         };
-        Lanes::rows(&self.values[start.min(self.values.len())..], step, outs - first, places)
+        LeftOperand::rows(&self.values[start.min(self.values.len())..], step, outs - first, places)
     }
 
     /// Writes up to `count` filters of `group`, from its filter `first` on, as a block; zeros for

@@ -1,4 +1,4 @@
-//! Products of matrices that lie somewhere inside slices.
+//! GEMM on sub-matrices of slices: products of matrices by the crate `gemm`.
 
 use crate::window::{Window, assert_inside};
 

@@ -1,5 +1,5 @@
-//! From column matrices, with one row per channel and tap and one column per output pixel, to
-//! images.
+//! col2im: from column matrices, with one row per channel and tap and one column per output pixel,
+//! to images.
 
 use std::ops::Range;
 

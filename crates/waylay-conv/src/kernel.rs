@@ -1,4 +1,4 @@
-//! The innermost product: a few filters times a panel of columns, sums kept in registers.
+//! The micro-kernel: a few filters times a packed panel of columns, sums kept in registers.
 //!
 //! `a` holds [`Kernel::filters`] values per step of the depth, `b` a panel's: products of the two,
 //! summed over the depth, are a block of the output. Written with pulp for AVX-512, AVX2 with FMA
@@ -48,20 +48,20 @@ impl Beside for Nothing {
 
 /// Filters of a block, a weight of each per step of the depth.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lanes<'a> {
+pub(crate) enum LeftOperand<'a> {
     /// One row of [`Kernel::filters`] weights per step.
     Packed(&'a [f32]),
     /// Step `k` of lane `l` is value `places[k] + lanes[l]`; of as many lanes as the kernel has
     /// filters, the first ones count.
-    Spread { values: &'a [f32], places: &'a [u32], lanes: [usize; MANY] },
+    Gathered { values: &'a [f32], places: &'a [u32], lanes: [usize; MANY] },
 }
 
-impl<'a> Lanes<'a> {
+impl<'a> LeftOperand<'a> {
     /// Up to [`MANY`] rows of `values`, `pitch` apart, of which there are `count`, at least one:
     /// the last one stands in for those that are missing. The values of a row, one per step, are at
     /// `places`.
     pub fn rows(values: &'a [f32], pitch: usize, count: usize, places: &'a [u32]) -> Self {
-        Self::Spread { values, places, lanes: std::array::from_fn(|lane| lane.min(count - 1) * pitch) }
+        Self::Gathered { values, places, lanes: std::array::from_fn(|lane| lane.min(count - 1) * pitch) }
     }
 
     fn depth(&self, filters: usize) -> usize {
@@ -69,7 +69,7 @@ impl<'a> Lanes<'a> {
             // By a constant: this is asked for each block.
             Self::Packed(values) if filters == MANY => values.len() / MANY,
             Self::Packed(values) => values.len() / filters,
-            Self::Spread { places, .. } => places.len(),
+            Self::Gathered { places, .. } => places.len(),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Kernel {
     /// `count` columns matter; the others' sums may be anything.
     pub fn multiply_some(self, a: &[f32], b: &[f32], width: usize, count: usize, block: &mut [f32]) {
         if count > FEW_COLUMNS || self.filters != MANY {
-            self.multiply(&Lanes::Packed(a), b, width, width, block);
+            self.multiply(&LeftOperand::Packed(a), b, width, width, block);
             return;
         }
         if a.is_empty() {
@@ -152,7 +152,7 @@ impl Kernel {
 
     /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`,
     /// summed; the rows of `b`, of `width` values too, are `pitch` apart.
-    pub fn multiply(self, a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+    pub fn multiply(self, a: &LeftOperand<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
         self.multiply_beside(a, b, [pitch, width], block, Nothing);
     }
 
@@ -160,7 +160,7 @@ impl Kernel {
     /// [`Self::spare`]; `size` is pitch and width.
     pub fn multiply_beside(
         self,
-        a: &Lanes<'_>,
+        a: &LeftOperand<'_>,
         b: &[f32],
         size: [usize; 2],
         block: &mut [f32],
@@ -205,7 +205,7 @@ vectorised! {
 struct Block<'a, B> {
     // Not a copy, which would be made in larger pieces than it was written in, and wait for all
     // that was stored before.
-    a: &'a Lanes<'a>,
+    a: &'a LeftOperand<'a>,
     b: &'a [f32],
     pitch: usize,
     block: &'a mut [f32],
@@ -233,14 +233,14 @@ impl<B: Beside, const N: usize> Wide<'_, B, N> {
         }
         let b = b.chunks(STEPS * pitch).enumerate();
         match *a {
-            Lanes::Packed(a) => {
+            LeftOperand::Packed(a) => {
                 for (a, (part, b)) in a.chunks(STEPS * M).zip(b) {
                     let a = a.as_chunks::<M>().0.iter().copied();
                     let sums = products::<S, N, M>(simd, a, b, pitch, (part == 0).then_some(&mut *beside));
                     store(simd, sums, part == 0, block);
                 }
             }
-            Lanes::Spread { values, places, lanes } => {
+            LeftOperand::Gathered { values, places, lanes } => {
                 for (places, (part, b)) in places.chunks(STEPS).zip(b) {
                     let a = places
                         .iter()
@@ -304,13 +304,13 @@ fn store<S: Simd, const N: usize, const M: usize>(
 }
 
 /// A block without special instructions.
-fn plain(a: &Lanes<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
+fn plain(a: &LeftOperand<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
     block.fill(0.0);
     let depth = a.depth(FEW);
     let lanes = |step: usize| -> [f32; FEW] {
         match *a {
-            Lanes::Packed(a) => std::array::from_fn(|lane| a[step * FEW + lane]),
-            Lanes::Spread { values, places, lanes } => {
+            LeftOperand::Packed(a) => std::array::from_fn(|lane| a[step * FEW + lane]),
+            LeftOperand::Gathered { values, places, lanes } => {
                 std::array::from_fn(|lane| values[places[step] as usize + lanes[lane]])
             }
         }
@@ -369,8 +369,10 @@ mod tests {
                     .collect();
                 let places: Vec<u32> = (0..depth as u32).collect();
                 let lanes = std::array::from_fn(|lane| lane.min(kernel.filters() - 1) * depth);
-                for a_of in [Lanes::Packed(&a), Lanes::Spread { values: &transposed, places: &places, lanes }]
-                {
+                for a_of in [
+                    LeftOperand::Packed(&a),
+                    LeftOperand::Gathered { values: &transposed, places: &places, lanes },
+                ] {
                     block.fill(f32::NAN);
                     kernel.multiply(&a_of, &b, pitch, width, &mut block);
                     let check = |block: &[f32], columns: usize| {

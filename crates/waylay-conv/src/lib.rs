@@ -61,6 +61,17 @@ pub use crate::prepared::PreparedFilters;
 /// # Panics
 /// Where [`ConvOptions::output_shape`] gives `None`, and if `bias` does not have one value per
 /// output channel.
+///
+/// # Examples
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use waylay_conv::{ConvOptions, conv2d};
+///
+/// let x = Tensor::<4>::ones([1, 2, 5, 5], &Device::flex());
+/// let weight = Tensor::<4>::ones([4, 2, 3, 3], &Device::flex());
+/// let options = ConvOptions { padding: [1; 4], ..ConvOptions::default() };
+/// assert_eq!(conv2d(x, weight, None, options).dims(), [1, 4, 5, 5]);
+/// ```
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<4> {
     conv2d_then(x, weight, bias, None, false, options)
 }

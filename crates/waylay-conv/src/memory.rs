@@ -1,5 +1,5 @@
-//! What needs the system's help with memory: freed memory that stays, and files that are read where
-//! they lie.
+//! Memory through the operating system: freed memory that stays in the process, and memory-mapped
+//! files.
 
 use std::fs::File;
 use std::io;

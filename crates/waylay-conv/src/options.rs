@@ -1,6 +1,6 @@
-//! How a convolution moves, and the sizes that follow from it.
+//! Stride, padding, dilation and groups of a convolution, and the sizes that follow from them.
 
-/// How a 2-D convolution moves over its input.
+/// Stride, padding, dilation and groups of a 2-D convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvOptions {
     /// Step down and across.

@@ -1,7 +1,7 @@
-//! Products of matrices in plain slices, for exact nearest-neighbour search.
+//! GEMM with a packed operand, A·Bᵀ of plain slices, for exact nearest-neighbour search.
 
 use crate::filters::interleave;
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{Kernel, LeftOperand};
 use crate::transpose::multiply_rows;
 
 /// A row-major matrix `[m, k]`, laid out for products with the rows of others.
@@ -56,7 +56,7 @@ impl PackedRows {
         assert!(held >= self.rows, "`out` must hold m = {} rows of {n} values, {pitch} apart", self.rows);
         let out = &mut out[..(self.rows - 1) * pitch + n];
         let block = Kernel::new().filters() * k;
-        let lanes = |index: usize| Lanes::Packed(&self.blocks[index * block..][..block]);
+        let lanes = |index: usize| LeftOperand::Packed(&self.blocks[index * block..][..block]);
         multiply_rows(out, pitch, false, lanes, b, k, [n, k]);
     }
 }

@@ -1,5 +1,5 @@
-//! Maxima of windows, first over rows, then over columns; gradients go to the first maximum of a
-//! window, as in PyTorch.
+//! Max pooling, first over rows, then over columns; gradients go to the first maximum of a window,
+//! as in PyTorch.
 
 use rayon::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Parametric rectifier: values above 0 pass, others are scaled by a slope per channel or by one
-//! slope for all. Source: He et al., arXiv:1502.01852, eq. 1.
+//! PReLU, the parametric rectifier: values above 0 pass, others are scaled by a slope per channel
+//! or by one slope for all. Source: He et al., arXiv:1502.01852, eq. 1.
 
 use rayon::prelude::*;
 

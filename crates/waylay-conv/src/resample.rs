@@ -1,5 +1,5 @@
-//! Enlarging planes by a whole factor: by repeating pixels, or by taking them in turn from several
-//! channels. Source of the latter: Shi et al., arXiv:1609.05158, eq. 4.
+//! Nearest-neighbour upsampling by a whole factor, and pixel shuffle and unshuffle. Source of the
+//! latter: Shi et al., arXiv:1609.05158, eq. 4.
 
 use rayon::prelude::*;
 

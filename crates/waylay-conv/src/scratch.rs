@@ -1,4 +1,4 @@
-//! Working memory that each thread keeps, so that a layer does not ask the system for the same
+//! Per-thread workspace, kept between calls so that a layer does not ask the system for the same
 //! pages at every step.
 
 use std::cell::RefCell;

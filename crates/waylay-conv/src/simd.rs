@@ -1,4 +1,4 @@
-//! Loops compiled for several instruction sets, and a few of those loops.
+//! Run-time CPU dispatch: loops compiled for several instruction sets, and a few of those loops.
 
 /// Compiles a function for AVX-512, for AVX2 and for any processor, and calls the best that this
 /// one can run.

@@ -1,6 +1,6 @@
-//! The gradient of a strided convolution's input: pixels whose places leave the same remainders,
-//! divided by the stride, have seen the same taps, and their gradients are a convolution at stride
-//! 1 of the output's gradient with those taps.
+//! The gradient with respect to the input of a strided convolution: pixels whose places leave the
+//! same remainders, divided by the stride, have seen the same taps, and their gradients are a
+//! convolution at stride 1 of the output's gradient with those taps.
 
 use rayon::prelude::*;
 

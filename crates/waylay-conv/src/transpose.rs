@@ -1,6 +1,6 @@
 //! Transposes into the packed layout that [`Kernel::multiply`] takes.
 
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{Kernel, LeftOperand};
 use crate::scratch;
 use crate::simd::{self, vectorised};
 
@@ -35,7 +35,7 @@ pub(crate) fn multiply_rows<'a>(
     product: &mut [f32],
     stride: usize,
     accumulate: bool,
-    lanes: impl Fn(usize) -> Lanes<'a>,
+    lanes: impl Fn(usize) -> LeftOperand<'a>,
     b: &[f32],
     pitch: usize,
     [n, len]: [usize; 2],

@@ -1,13 +1,13 @@
-//! The gradient of a convolution's weight: columns of the input times the gradient of the output,
-//! summed over all outputs. Both are transposed so that the sum runs over the rows that
-//! [`Kernel::multiply`] takes.
+//! The gradient with respect to a convolution's weights: im2col columns of the input times the
+//! gradient of the output, summed over all outputs. Both are transposed so that the sum runs over
+//! the rows that [`Kernel::multiply`] takes.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::direct::Panel;
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{Kernel, LeftOperand};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::simd;
@@ -135,7 +135,7 @@ impl Work<'_> {
                 panel.fill(g, self.x, inputs.clone(), &mut columns[..rows * panel.count], panel.count);
                 let blocks = columns.chunks_exact(count * panel.count);
                 for (columns, sums) in blocks.zip(sums.chunks_exact_mut(count * width)) {
-                    let columns = Lanes::rows(columns, panel.count, count, &places[..panel.count]);
+                    let columns = LeftOperand::rows(columns, panel.count, count, &places[..panel.count]);
                     let (mut gradient, mut sums) = (gradient, sums);
                     for (_, width) in self.filters.panels() {
                         let (own, rest) = gradient.split_at(panel.count * width);

@@ -1,4 +1,4 @@
-//! Parts of one buffer that several threads write at once.
+//! Shared mutable access to disjoint parts of one buffer, for several threads.
 
 use std::marker::PhantomData;
 

@@ -1,6 +1,5 @@
-//! What is done to a graph once, before it runs: nodes that change nothing go, constants are
-//! computed, a BatchNormalization behind a convolution becomes part of its weights, and what no
-//! output needs is dropped.
+//! Graph optimisation, once, before it runs: identities are removed, constants folded, a
+//! BatchNormalization behind a convolution becomes part of its weights, and dead nodes are dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

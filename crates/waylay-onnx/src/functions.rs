@@ -1,5 +1,5 @@
-//! Functions of a model (operators defined by other operators) written out where they are used.
-//! Source: `FunctionProto` in onnx.proto. PyTorch's newer exporter makes them.
+//! Function inlining: the functions of a model (operators defined by other operators) written out
+//! where they are used. Source: `FunctionProto` in onnx.proto. PyTorch's newer exporter makes them.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Convolutions take on the addition and the rectifier that follow them: one pass over the output
-//! instead of three.
+//! Operator fusion: convolutions take on the addition and the ReLU that follow them, one pass over
+//! the output instead of three.
 
 use std::collections::HashMap;
 

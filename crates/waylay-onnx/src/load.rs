@@ -1,5 +1,5 @@
-//! From a checked graph to a network whose sizes are known: one dry run on a made-up image measures
-//! them.
+//! Shape inference by a dry run: from a checked graph to a network whose sizes are known, measured
+//! on a made-up image.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

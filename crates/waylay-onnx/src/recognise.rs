@@ -1,4 +1,5 @@
-//! Functions that exporters spell out in several nodes become the one operator that they are.
+//! Pattern matching: activations that exporters spell out in several nodes become the one operator
+//! that they are.
 
 use std::collections::{HashMap, HashSet};
 

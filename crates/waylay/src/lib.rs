@@ -5,6 +5,19 @@
 //! The flow is one way: [`image`] → [`dataset`] → [`embedder`] → [`attack`] → [`retrieval`] and
 //! [`quality`] → [`audit`] → [`report`]. A module uses those to its left and none to its right; all
 //! of them may use [`seed`], [`progress`], [`output`], [`device`] and [`hash`].
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use waylay::prelude::*;
+//!
+//! let embedder = OnnxEmbedder::open(Path::new("model.onnx"), OpenOptions::new(Preset::Imagenet))?;
+//! let split = dataset::read_data(Path::new("images"), &dataset::FolderOptions::default())?;
+//! let out = OutputDir::create(Path::new("report"), false)?;
+//! let audit = Audit::new(&embedder, &split).epsilon(Epsilon::from_255(8.0)?);
+//! let found = audit.attack(PgdConfig::default().check()?).run(&out, &Silent)?;
+//! println!("{}", found.verdict);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

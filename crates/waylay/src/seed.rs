@@ -5,6 +5,15 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 /// A run's only source of randomness.
+///
+/// ```
+/// use rand::RngExt;
+/// use waylay::prelude::*;
+///
+/// let draw = |purpose| Seed(7).stream(purpose).random::<u64>();
+/// assert_eq!(draw("noise/0"), draw("noise/0"));
+/// assert_ne!(draw("noise/0"), draw("noise/1"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seed(pub u64);
 

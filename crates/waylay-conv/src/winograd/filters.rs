@@ -1,4 +1,4 @@
-//! Filters, transformed.
+//! The filter transform of Winograd's method.
 
 use super::points::{StridedTaps, Taps, Within, transform};
 use super::{Form, OUT, TAPS};

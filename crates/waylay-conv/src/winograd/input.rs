@@ -1,4 +1,5 @@
-//! Tiles of an image, dealt by their pixels' places and transformed.
+//! The input transform of Winograd's method: tiles of an image, deinterleaved by the stride, and
+//! transformed.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Products, transformed back to pixels, and stored.
+//! The output transform of Winograd's method: products back to pixels, and their stores.
 
 use super::points::{Output, Within, transform};
 use super::tiling::Run;

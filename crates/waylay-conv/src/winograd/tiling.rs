@@ -1,4 +1,4 @@
-//! Where the tiles of a convolution lie.
+//! Tiling: where the tiles of a convolution lie.
 
 use std::ops::Range;
 

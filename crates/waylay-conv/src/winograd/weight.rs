@@ -1,4 +1,4 @@
-//! The weight's gradient.
+//! The gradient with respect to the weights by Winograd's method.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::input::{PointRows, View};
 use super::points::{Gradient, Input, Weight, Within, transform};
 use super::tiling::{Run, Tiling};
 use super::{IN, OUT, POINTS, TAPS, fits};
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{Kernel, LeftOperand};
 use crate::options::Geometry;
 use crate::scratch;
 use crate::transpose::multiply_rows;
@@ -70,7 +70,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
                         let (pitch, filters) = (POINTS * tiles, kernel.filters());
                         let lanes = |block: usize| {
                             let first = block * filters;
-                            Lanes::rows(&output[first * pitch..], pitch, outs - first, &places)
+                            LeftOperand::rows(&output[first * pitch..], pitch, outs - first, &places)
                         };
                         multiply_rows(product, ins, first > 0, lanes, input, pitch, [ins, tiles]);
                     },

@@ -1,4 +1,4 @@
-//! Functions of one number, and softmax.
+//! Element-wise activation functions, and softmax.
 
 use burn::tensor::{Tensor, activation};
 use waylay_conv::Activation;

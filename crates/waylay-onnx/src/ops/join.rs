@@ -1,4 +1,4 @@
-//! Joining and splitting along an axis.
+//! Concat and Split: joining and splitting along an axis.
 
 use burn::tensor::Tensor;
 

@@ -1,4 +1,4 @@
-//! The same elements in another shape or order.
+//! Reshape, Transpose and their like: the same elements in another shape or order.
 
 use super::call::{self, Call, broadcast};
 use super::{Operator, Outcome, one, op};

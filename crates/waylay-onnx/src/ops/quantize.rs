@@ -1,4 +1,4 @@
-//! Numbers that are stored as small integers: (q − zero point) · scale.
+//! Dequantisation of weights that are stored as small integers: (q − zero point) · scale.
 
 use super::call::{self, Call};
 use super::{Operator, Outcome, one, op};

@@ -1,4 +1,5 @@
-//! Elements picked or replaced one by one, at positions that are known without the image.
+//! Gather and scatter: elements picked or replaced one by one, at positions that are known without
+//! the image.
 
 use burn::tensor::{Int, Tensor, TensorData};
 

@@ -1,4 +1,4 @@
-//! Parts of a tensor by position.
+//! Slice and Gather: parts of a tensor by position.
 
 use burn::tensor::{Int, Tensor, TensorData};
 

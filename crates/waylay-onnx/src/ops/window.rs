@@ -1,5 +1,5 @@
-//! How the window of a convolution or a pooling moves over one to three dimensions, with the sizes
-//! checked.
+//! Stride, padding and dilation of convolutions and pooling over one to three dimensions, with the
+//! sizes checked.
 
 use super::Call;
 

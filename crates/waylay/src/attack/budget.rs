@@ -13,6 +13,15 @@ pub struct EpsilonError {
 
 /// An L∞ budget: the most that any pixel may change, above 0 and at most 255/255. Default 8/255.
 /// Written and serialised in 1/255: `8` is 8/255 of the pixel range.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let epsilon = Epsilon::from_255(8.0)?;
+/// assert_eq!((epsilon.in_255(), epsilon.in_pixels()), (8.0, 8.0 / 255.0));
+/// assert!(Epsilon::from_255(0.0).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Epsilon(f64);

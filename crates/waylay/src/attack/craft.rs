@@ -25,6 +25,25 @@ pub struct Crafted {
 /// Runs `attack` on every image of `clean`, whose values are expected on the 8-bit grid, and clips
 /// what it proposes: each pixel to the 8-bit levels within ε of the clean one. A budget below 1/255
 /// therefore changes nothing.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let embedder = sample_embedder(Device::flex())?;
+/// let items = &dataset::sample()?.query[..2];
+/// let clean = dataset::load(items, embedder.input(), embedder.resizing())?;
+/// let scene = Scene {
+///     target: &embedder,
+///     metric: Metric::Cosine,
+///     epsilon: Epsilon::from_255(8.0)?,
+///     seed: Seed(0),
+///     device: embedder.device(),
+/// };
+/// let crafted = craft(&PgdConfig::default().check()?, &clean, &scene, &Silent)?;
+/// let change = quality::measure(&clean, &crafted.images)?;
+/// assert!(change.linf_255 <= 8.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn craft(
     attack: &dyn Attack,
     clean: &ImageBatch,

@@ -94,6 +94,37 @@ pub enum AttackError {
 
 /// A way to change queries so that their embedding moves away. An author writes only
 /// [`Attack::propose`].
+///
+/// ```
+/// use waylay::burn::tensor::Tensor;
+/// use waylay::prelude::*;
+///
+/// /// Makes every query as much brighter as the budget allows.
+/// struct Brighter;
+///
+/// impl Attack for Brighter {
+///     fn name(&self) -> String {
+///         "brighter".into()
+///     }
+///
+///     fn label(&self) -> String {
+///         format!("Brighter, {}", self.knowledge())
+///     }
+///
+///     fn knowledge(&self) -> Knowledge {
+///         Knowledge::IMAGE
+///     }
+///
+///     fn propose(
+///         &self,
+///         clean: &ImageBatch,
+///         _first: usize,
+///         scene: &Scene<'_>,
+///     ) -> Result<Tensor<4>, AttackError> {
+///         Ok(clean.to_tensor(&scene.device) + scene.epsilon.in_pixels())
+///     }
+/// }
+/// ```
 pub trait Attack: Send + Sync {
     /// Short name, as in `report.json` and lists of attacks.
     fn name(&self) -> String;

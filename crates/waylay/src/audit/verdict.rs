@@ -34,8 +34,8 @@ impl Grade {
     }
 }
 
-/// The grade of a system whose worst case is `worst`; none where nothing was judged: in a quick run,
-/// without an aimed attack, or where the system finds nothing even without one.
+/// The grade of a system whose worst case is `worst`; none where nothing was judged: in a quick
+/// run, without an aimed attack, or where the system finds nothing even without one.
 pub fn grade(clean: &Scores, worst: Option<&WorstCase>, quick: bool) -> Option<Grade> {
     worst.filter(|_| !quick && clean.map > 0.0).map(|worst| Grade::of(worst.map / clean.map))
 }

@@ -38,6 +38,36 @@ pub struct Features {
 }
 
 /// A frozen network that embeds images of one size.
+///
+/// ```
+/// use waylay::burn::tensor::Tensor;
+/// use waylay::prelude::*;
+///
+/// /// The mean colour.
+/// struct MeanColour;
+///
+/// impl Embedder for MeanColour {
+///     fn name(&self) -> &str {
+///         "mean colour"
+///     }
+///
+///     fn fingerprint(&self) -> &str {
+///         "mean colour"
+///     }
+///
+///     fn input(&self) -> [usize; 3] {
+///         [3, 32, 32]
+///     }
+///
+///     fn dim(&self) -> usize {
+///         3
+///     }
+///
+///     fn embedding(&self, pixels: Tensor<4>) -> Result<Tensor<2>, EmbedderError> {
+///         Ok(pixels.mean_dim(3).mean_dim(2).flatten(1, 3))
+///     }
+/// }
+/// ```
 pub trait Embedder: Send + Sync {
     /// Name for people: a file name, or `sample`.
     fn name(&self) -> &str;

@@ -133,6 +133,14 @@ pub enum Channels {
 /// What is done to pixels in [0, 1]: (pixel · `scale` − `mean`) / `std`, in the network's channel
 /// order and layout. Read from TOML as a preset, as numbers, or as a preset with some numbers
 /// replaced: `preset = "imagenet"`.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let preprocess = Preprocess::from(Preset::Imagenet);
+/// let [red, ..] = preprocess.range(3)[..] else { unreachable!() };
+/// assert_eq!(red, ((0.0 - 0.485) / 0.229, (1.0 - 0.485) / 0.229));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Sidecar")]
 pub struct Preprocess {

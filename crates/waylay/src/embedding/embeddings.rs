@@ -29,6 +29,15 @@ pub enum EmbeddingError {
 
 /// `N` embeddings of `dim` finite values each, row-major, as the network gave them: not normalised.
 /// A cosine metric normalises rows itself; a Euclidean one takes them as they are.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let embeddings = Embeddings::new(2, vec![3.0, 4.0, 0.0, 2.0])?;
+/// assert_eq!((embeddings.count(), embeddings.row(1)), (2, &[0.0, 2.0][..]));
+/// assert_eq!(embeddings.normalised().row(0), [0.6, 0.8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {
     values: Vec<f32>,

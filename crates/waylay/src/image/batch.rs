@@ -59,6 +59,15 @@ pub enum ImageError {
 }
 
 /// Images as `f32` in [0, 1], stored `[N, C, H, W]` in row-major order and checked when made.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let gray = ImageBatch::new([1, 1, 2, 2], vec![0.0, 0.25, 0.5, 1.0])?;
+/// assert_eq!(gray.to_tensor(&Device::flex()).dims(), [1, 1, 2, 2]);
+/// assert!(ImageBatch::new([1, 1, 1, 1], vec![1.5]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageBatch {
     pixels: Vec<f32>,

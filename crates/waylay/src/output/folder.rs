@@ -39,6 +39,15 @@ pub enum OutputError {
 
 /// A folder that was found writable. Dropped before anything is written to it, it takes the folders
 /// it made away.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let folder = tempfile::tempdir()?;
+/// let out = OutputDir::create(&folder.path().join("report"), false)?;
+/// out.write("notes/first.txt", b"whole, or not at all")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct OutputDir {
     path: PathBuf,

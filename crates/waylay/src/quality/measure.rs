@@ -62,6 +62,17 @@ pub struct Quality {
 
 /// Measures each adversarial image against the clean one at its place; an error where the shapes
 /// differ, or a side is below [`super::SSIM_WINDOW`].
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let clean = ImageBatch::new([1, 1, 16, 16], vec![100.0 / 255.0; 256])?;
+/// let changed = ImageBatch::new([1, 1, 16, 16], vec![108.0 / 255.0; 256])?;
+/// let found = quality::measure(&clean, &changed)?;
+/// assert_eq!(found.linf_255, 8.0);
+/// assert!((found.psnr_db.unwrap() - 30.07).abs() < 0.01);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn measure(clean: &ImageBatch, adversarial: &ImageBatch) -> Result<Quality, QualityError> {
     if clean.shape() != adversarial.shape() {
         return Err(QualityError::Shapes { clean: clean.shape(), adversarial: adversarial.shape() });

@@ -41,9 +41,9 @@ const RIGHT: Rgb<u8> = Rgb([26, 127, 75]);
 const WRONG: Rgb<u8> = Rgb([192, 57, 43]);
 
 /// A PNG with a line of words, and one row per example: query | adversarial | change || top five
-/// before || top five after. True matches have a solid green border, others a dashed red one. Pictures up to 64
-/// pixels are enlarged by a whole factor, pictures above 128 shrunk. A missing picture leaves its
-/// place empty; no examples, an empty sheet.
+/// before || top five after. True matches have a solid green border, others a dashed red one.
+/// Pictures up to 64 pixels are enlarged by a whole factor, pictures above 128 shrunk. A missing
+/// picture leaves its place empty; no examples, an empty sheet.
 pub fn contact_sheet(examples: &[Example]) -> Result<Vec<u8>, ReportError> {
     let rows = examples.iter().map(Row::decode).collect::<Result<Vec<_>, _>>()?;
     let pictures = || rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.picture.as_ref());

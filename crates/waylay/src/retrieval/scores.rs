@@ -70,6 +70,17 @@ pub struct Evaluation {
 /// does not matter.
 ///
 /// An error where dimensions or counts disagree, or where no query has a match.
+///
+/// ```
+/// use waylay::prelude::*;
+///
+/// let query = Embeddings::new(2, vec![1.0, 0.1])?;
+/// let gallery = Embeddings::new(2, vec![0.0, 1.0, 1.0, 0.0])?;
+/// let relevance = Relevance::by_identity(&["ann"], &["bob", "ann"]);
+/// let found = retrieval::evaluate(&query, &gallery, &relevance, Metric::Cosine)?;
+/// assert_eq!((found.scores.rank1, found.scores.map), (1.0, 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn evaluate(
     queries: &Embeddings,
     gallery: &Embeddings,

@@ -13,6 +13,15 @@ use crate::image::AugmentConfig;
 use crate::out_of_range::OutOfRange;
 
 /// A configuration as it is written down. Training takes only a [`CheckedConfig`].
+///
+/// ```
+/// use waylay::attack::uaa_gan::UaaGanConfig;
+///
+/// let config = UaaGanConfig::from_toml("[training]\nsteps = 300\n")?.check()?;
+/// assert_eq!((config.training.steps, config.training.batch), (300, 8));
+/// assert!(UaaGanConfig::from_toml("[training]\nepochs = 3\n").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UaaGanConfig {

@@ -111,6 +111,24 @@ mod tests {
     }
 
     #[test]
+    fn the_contents_lead_to_every_section() {
+        let mut empty = example::audit();
+        empty.attacks.clear();
+        empty.training.clear();
+        empty.examples.clear();
+        for audit in [example::audit(), empty] {
+            let page = to_html(&audit).unwrap();
+            let after = |mark: &'static str| {
+                let pieces = page.split(mark).skip(1);
+                pieces.map(|piece| piece.split('"').next().unwrap()).collect::<Vec<_>>()
+            };
+            let (links, sections) = (after("<a href=\"#"), after("<section id=\""));
+            assert_eq!(links, sections);
+            assert!(links.len() >= 7, "{links:?}");
+        }
+    }
+
+    #[test]
     fn every_attack_stands_with_its_numbers() {
         let audit = example::audit();
         let page = to_html(&audit).unwrap();
