@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use crate::epilogue::Epilogue;
 use crate::filters::Filters;
-use crate::interleaved::{InterleavedEpilogue, Strip};
 use crate::kernel::{Kernel, LeftOperand};
 use crate::options::Geometry;
 use crate::scratch;
@@ -85,8 +84,8 @@ pub(crate) fn forward(
             let part = part * share..blocks.min((part + 1) * share);
             let few = part.len() <= DIRECT;
             let own = if made { 0 } else { together * space };
-            scratch::with(own + 2 * kernel.filters() * kernel.columns(), |area| {
-                let (own, blocks) = area.split_at_mut(own);
+            scratch::with(own + kernel.filters() * kernel.columns(), |area| {
+                let (own, block) = area.split_at_mut(own);
                 let columns: Vec<_> = if made {
                     let first = group * panels.len() + cluster * together;
                     let columns = |(index, panel): (usize, &Panel)| {
@@ -107,7 +106,7 @@ pub(crate) fn forward(
                 });
                 // SAFETY: tasks differ in their columns or in their filters, so that no output
                 // belongs to two.
-                unsafe { work.multiply(clusters[cluster], &columns, filters, blocks) };
+                unsafe { work.multiply(clusters[cluster], &columns, filters, block) };
             });
         });
     });
@@ -123,8 +122,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Writes the outputs of some panels, whose columns come with how far their rows are apart, for
-    /// some blocks of filters with their output channels. What a block gives is stored beside the
-    /// next product, where that is deep enough; `blocks` has room for two.
+    /// some blocks of filters with their output channels; `block` has room for one block of sums.
     ///
     /// # Safety
     /// No other thread may write these outputs at the same time.
@@ -133,63 +131,26 @@ impl Work<'_> {
         panels: &[Panel],
         columns: &[(&[f32], usize)],
         filters: impl Iterator<Item = (LeftOperand<'a>, Range<usize>)>,
-        blocks: &mut [f32],
+        block: &mut [f32],
     ) {
-        let Self { g, kernel, epilogue, output } = *self;
-        let (mut block, mut before) = blocks.split_at_mut(kernel.filters() * kernel.columns());
-        let strips: Vec<_> = panels.iter().map(|panel| panel.strips(g, kernel)).collect();
-        // Which panel's sums `before` holds, and for which channels.
-        let mut left: Option<(usize, Range<usize>)> = None;
-        for (lanes, channels) in filters {
-            for (place, panel) in panels.iter().enumerate() {
-                let (columns, pitch) = columns[place];
-                let size @ [_, width] = [pitch, kernel.width(panel.count)];
-                let sums = &mut block[..kernel.filters() * width];
-                match left.replace((place, channels.clone())) {
-                    Some((last, done)) if strips[last].len() * done.len() <= kernel.spare(g.depth()) => {
-                        let (last, strips) = (&panels[last], &strips[last]);
-                        let ahead =
-                            panel.start(g, channels.start) as isize - last.start(g, done.start) as isize;
-                        let size_before = [g.output_area(), kernel.width(last.count)];
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            let storing = InterleavedEpilogue::new(
-                                epilogue,
-                                output,
-                                strips,
-                                done.clone(),
-                                size_before,
-                                before,
-                                ahead,
-                            );
-                            kernel.multiply_beside(&lanes, columns, size, sums, storing);
-                        }
-                    }
-                    last => {
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            if let Some((last, done)) = last {
-                                self.store(&panels[last], done, before);
-                            }
-                            self.expect(panel, channels.clone());
-                        }
-                        kernel.multiply(&lanes, columns, pitch, width, sums);
-                    }
-                }
-                std::mem::swap(&mut block, &mut before);
+        for (left, channels) in filters {
+            for (panel, (columns, pitch)) in panels.iter().zip(columns) {
+                let width = self.kernel.width(panel.count);
+                let sums = &mut block[..self.kernel.filters() * width];
+                // SAFETY: the caller's promise.
+                unsafe { self.prefetch(panel, channels.clone()) };
+                self.kernel.multiply(&left, columns, *pitch, width, sums);
+                // SAFETY: the caller's promise.
+                unsafe { self.store(panel, channels.clone(), sums) };
             }
-        }
-        if let Some((last, done)) = left {
-            // SAFETY: the caller's promise.
-            unsafe { self.store(&panels[last], done, before) };
         }
     }
 
-    /// Brings near what will be added to a block of sums while they are computed.
+    /// Prefetches what will be added to a block of sums, while they are computed.
     ///
     /// # Safety
     /// No other thread may use these outputs at the same time.
-    unsafe fn expect(&self, panel: &Panel, channels: Range<usize>) {
+    unsafe fn prefetch(&self, panel: &Panel, channels: Range<usize>) {
         let Self { g, epilogue, output, .. } = *self;
         if epilogue.add.is_none() && !epilogue.onto {
             return;
@@ -198,7 +159,7 @@ impl Work<'_> {
             for piece in &panel.pieces {
                 let start = piece.start(g, channel);
                 // SAFETY: the caller's promise.
-                unsafe { epilogue.expect(output, start, piece.pixels.len()) };
+                unsafe { epilogue.prefetch(output, start, piece.pixels.len()) };
             }
         }
     }
@@ -321,25 +282,6 @@ impl Panel {
                 piece.stride(g, planes, columns, width);
             }
         }
-    }
-
-    /// Where its outputs in `channel` begin.
-    fn start(&self, g: &Geometry, channel: usize) -> usize {
-        self.pieces[0].start(g, channel)
-    }
-
-    /// Its pieces, a vector at a time.
-    fn strips(&self, g: &Geometry, kernel: Kernel) -> Vec<Strip> {
-        let strips = |piece: &Piece| {
-            let (lane, start, all) = (piece.lane, piece.start(g, 0), piece.pixels.len());
-            let strip = move |done: usize| Strip {
-                lane: lane + done,
-                start: start + done,
-                len: kernel.lanes().min(all - done),
-            };
-            (0..all).step_by(kernel.lanes()).map(strip)
-        };
-        self.pieces.iter().flat_map(strips).collect()
     }
 }
 

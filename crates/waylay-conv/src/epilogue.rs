@@ -76,12 +76,12 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Brings near what will be added to `len` values of the output from `start` on, while their
+    /// Prefetches what will be added to `len` values of the output from `start` on, while their
     /// sums are computed.
     ///
     /// # Safety
     /// No other thread may use these values at the same time.
-    pub unsafe fn expect(&self, output: &Shared<'_>, start: usize, len: usize) {
+    pub unsafe fn prefetch(&self, output: &Shared<'_>, start: usize, len: usize) {
         if let Some(add) = self.add {
             simd::prefetch(&add[start..][..len]);
         } else if self.onto {
@@ -149,4 +149,85 @@ fn each(target: &mut [f32], sums: &[f32], term: impl Fn(f32, f32) -> f32) {
 fn both(target: &mut [f32], sums: &[f32], add: &[f32], term: impl Fn(f32, f32) -> f32) {
     let pairs = sums.iter().zip(add);
     target.iter_mut().zip(pairs).for_each(|(target, (sum, add))| *target = term(*sum, *add));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch;
+    use crate::filters::Filters;
+    use crate::options::{ConvOptions, Geometry};
+    use crate::tests::values;
+
+    /// Panels of one image and of several, of whole vectors and others.
+    #[test]
+    fn the_epilogue_is_the_same_bits_as_if_it_were_applied_afterwards() {
+        for (images, [ins, outs], [h, w], kernel) in [
+            (1, [64, 40], [12, 24], 1),
+            (3, [64, 20], [14, 14], 1),
+            (9, [300, 17], [7, 7], 1),
+            (2, [16, 9], [9, 11], 3),
+            (2, [20, 33], [9, 30], 1),
+            (60, [130, 24], [3, 3], 1),
+        ] {
+            let padding = [kernel / 2; 4];
+            let options = ConvOptions { padding, ..ConvOptions::default() };
+            let g = Geometry::new([images, ins, h, w], [outs, ins, kernel, kernel], options).unwrap();
+            let x = values(images * ins * h * w, 1);
+            let (weight, bias) = (values(outs * ins * kernel * kernel, 2), values(outs, 3));
+            let add = values(images * outs * h * w, 4);
+            let filters = Filters::new(&weight);
+            let sums = dispatch::forward(&g, &x, &filters, &Epilogue::default());
+            for (has_bias, added, relu) in [
+                (true, None, false),
+                (false, None, true),
+                (true, Some(false), true),
+                (false, Some(false), false),
+                (true, Some(true), true),
+                (false, Some(true), false),
+            ] {
+                let epilogue = Epilogue {
+                    bias: has_bias.then_some(&bias[..]),
+                    add: (added == Some(false)).then_some(&add[..]),
+                    onto: added == Some(true),
+                    relu,
+                };
+                let mut found = add.clone();
+                if epilogue.onto {
+                    dispatch::forward_onto(&g, &x, &filters, &epilogue, &mut found);
+                } else {
+                    found = dispatch::forward(&g, &x, &filters, &epilogue);
+                }
+                for (i, (found, sum)) in found.iter().zip(&sums).enumerate() {
+                    let mut expected = *sum;
+                    if has_bias {
+                        expected += bias[i / (h * w) % outs];
+                    }
+                    if added.is_some() {
+                        expected += add[i];
+                    }
+                    if relu && expected < 0.0 {
+                        expected = 0.0;
+                    }
+                    assert_eq!(*found, expected, "{images} x {ins} x {h} x {w}, {epilogue:?}: value {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan_behind_relu() {
+        let g = Geometry::new([1, 64, 4, 16], [24, 64, 1, 1], ConvOptions::default()).unwrap();
+        let mut x = values(64 * 64, 1);
+        x[5] = f32::NAN;
+        let found = dispatch::forward(
+            &g,
+            &x,
+            &Filters::new(&values(24 * 64, 2)),
+            &Epilogue { relu: true, ..Epilogue::default() },
+        );
+        for (i, value) in found.iter().enumerate() {
+            assert_eq!(value.is_nan(), i % 64 == 5, "value {i}: {value}");
+        }
+    }
 }

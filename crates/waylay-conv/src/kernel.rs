@@ -21,31 +21,6 @@ const FEW_COLUMNS: usize = 4;
 pub(crate) const MANY: usize = 8;
 const FEW: usize = 4;
 
-/// Steps of the depth for each vector of what is done beside a product.
-const SPACING: usize = 2;
-
-/// What a kernel does beside a product, a vector at a time: multiplications keep two pipes busy,
-/// and leave most of what a processor can begin in a cycle, and its way to memory.
-pub(crate) trait Beside {
-    /// Vectors in all.
-    fn vectors(&self) -> usize;
-    /// Does the next one.
-    fn next<S: Simd>(&mut self, simd: S);
-}
-
-/// Nothing to do beside a product.
-struct Nothing;
-
-impl Beside for Nothing {
-    #[inline(always)]
-    fn vectors(&self) -> usize {
-        0
-    }
-
-    #[inline(always)]
-    fn next<S: Simd>(&mut self, _: S) {}
-}
-
 /// Filters of a block, a weight of each per step of the depth.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LeftOperand<'a> {
@@ -118,16 +93,6 @@ impl Kernel {
         VECTORS * self.lanes
     }
 
-    /// Values of a vector.
-    pub fn lanes(self) -> usize {
-        self.lanes
-    }
-
-    /// Most vectors that are done beside a product of this depth.
-    pub fn spare(self, depth: usize) -> usize {
-        if matches!(self.arch, Arch::Scalar) { 0 } else { depth.min(STEPS) / SPACING }
-    }
-
     /// Columns of a panel for `count` of them: up to the next whole vector.
     pub fn width(self, count: usize) -> usize {
         count.next_multiple_of(self.lanes)
@@ -153,30 +118,15 @@ impl Kernel {
     /// Sets `block`, [`Self::filters`] rows of `width` values, to the products of `a` and `b`,
     /// summed; the rows of `b`, of `width` values too, are `pitch` apart.
     pub fn multiply(self, a: &LeftOperand<'_>, b: &[f32], pitch: usize, width: usize, block: &mut [f32]) {
-        self.multiply_beside(a, b, [pitch, width], block, Nothing);
-    }
-
-    /// [`Self::multiply`], and all of `beside`, of no more vectors than there are to
-    /// [`Self::spare`]; `size` is pitch and width.
-    pub fn multiply_beside(
-        self,
-        a: &LeftOperand<'_>,
-        b: &[f32],
-        size: [usize; 2],
-        block: &mut [f32],
-        mut beside: impl Beside,
-    ) {
-        let [pitch, width] = size;
         let depth = a.depth(self.filters);
         assert!(depth == 0 || b.len() >= (depth - 1) * pitch + width);
         assert!(pitch >= width && block.len() == self.filters * width);
-        assert!(beside.vectors() <= self.spare(depth));
-        let work = Block { a, b, pitch, block, beside: &mut beside };
+        let work = Block { a, b, pitch, block };
         match self.arch {
             Arch::Scalar => plain(a, b, pitch, width, block),
-            arch if width == self.lanes => arch.dispatch(Wide::<_, 1>(work)),
-            arch if width == 2 * self.lanes => arch.dispatch(Wide::<_, 2>(work)),
-            arch => arch.dispatch(Wide::<_, VECTORS>(work)),
+            arch if width == self.lanes => arch.dispatch(Wide::<1>(work)),
+            arch if width == 2 * self.lanes => arch.dispatch(Wide::<2>(work)),
+            arch => arch.dispatch(Wide::<VECTORS>(work)),
         }
     }
 }
@@ -202,20 +152,19 @@ vectorised! {
 }
 
 /// Operands of one block.
-struct Block<'a, B> {
+struct Block<'a> {
     // Not a copy, which would be made in larger pieces than it was written in, and wait for all
     // that was stored before.
     a: &'a LeftOperand<'a>,
     b: &'a [f32],
     pitch: usize,
     block: &'a mut [f32],
-    beside: &'a mut B,
 }
 
 /// A block of `N` vectors' width.
-struct Wide<'a, B, const N: usize>(Block<'a, B>);
+struct Wide<'a, const N: usize>(Block<'a>);
 
-impl<B: Beside, const N: usize> WithSimd for Wide<'_, B, N> {
+impl<const N: usize> WithSimd for Wide<'_, N> {
     type Output = ();
 
     #[inline(always)]
@@ -224,10 +173,10 @@ impl<B: Beside, const N: usize> WithSimd for Wide<'_, B, N> {
     }
 }
 
-impl<B: Beside, const N: usize> Wide<'_, B, N> {
+impl<const N: usize> Wide<'_, N> {
     #[inline(always)]
     fn sum<S: Simd, const M: usize>(self, simd: S) {
-        let Block { a, b, pitch, block, beside } = self.0;
+        let Block { a, b, pitch, block } = self.0;
         if a.depth(M) == 0 {
             block.fill(0.0);
         }
@@ -236,7 +185,7 @@ impl<B: Beside, const N: usize> Wide<'_, B, N> {
             LeftOperand::Packed(a) => {
                 for (a, (part, b)) in a.chunks(STEPS * M).zip(b) {
                     let a = a.as_chunks::<M>().0.iter().copied();
-                    let sums = products::<S, N, M>(simd, a, b, pitch, (part == 0).then_some(&mut *beside));
+                    let sums = products::<S, N, M>(simd, a, b, pitch);
                     store(simd, sums, part == 0, block);
                 }
             }
@@ -245,7 +194,7 @@ impl<B: Beside, const N: usize> Wide<'_, B, N> {
                     let a = places
                         .iter()
                         .map(|&place| std::array::from_fn(|l| values[place as usize + lanes[l]]));
-                    let sums = products::<S, N, M>(simd, a, b, pitch, (part == 0).then_some(&mut *beside));
+                    let sums = products::<S, N, M>(simd, a, b, pitch);
                     store(simd, sums, part == 0, block);
                 }
             }
@@ -253,38 +202,25 @@ impl<B: Beside, const N: usize> Wide<'_, B, N> {
     }
 }
 
-/// Sums over some steps of the depth, `beside` which other things are done.
+/// Sums over some steps of the depth.
 #[inline(always)]
 fn products<S: Simd, const N: usize, const M: usize>(
     simd: S,
-    mut a: impl Iterator<Item = [f32; M]>,
+    a: impl Iterator<Item = [f32; M]>,
     b: &[f32],
     pitch: usize,
-    beside: Option<&mut impl Beside>,
 ) -> [[S::f32s; N]; M] {
     let width = N * S::F32_LANES;
     let mut sums = [[simd.splat_f32s(0.0); N]; M];
-    let mut step = |b: &[f32], a: [f32; M]| {
-        let b = S::as_simd_f32s(b).0;
+    for (b, a) in b.chunks(pitch).zip(a) {
+        let b = S::as_simd_f32s(&b[..width]).0;
         for (sums, a) in sums.iter_mut().zip(a) {
             let a = simd.splat_f32s(a);
             for (sum, b) in sums.iter_mut().zip(b) {
                 *sum = simd.mul_add_f32s(a, *b, *sum);
             }
         }
-    };
-    let mut done = 0;
-    if let Some(beside) = beside {
-        done = beside.vectors() * SPACING;
-        for b in b.chunks(SPACING * pitch).take(beside.vectors()) {
-            for (a, b) in a.by_ref().take(SPACING).zip(b.chunks(pitch)) {
-                step(&b[..width], a);
-            }
-            beside.next(simd);
-        }
     }
-    let b = b.get(done * pitch..).unwrap_or_default();
-    b.chunks(pitch).map(|b| &b[..width]).zip(a).for_each(|(b, a)| step(b, a));
     sums
 }
 
@@ -337,23 +273,8 @@ mod tests {
     use super::*;
     use crate::tests::archs;
 
-    struct Counted<'a> {
-        vectors: usize,
-        done: &'a mut usize,
-    }
-
-    impl Beside for Counted<'_> {
-        fn vectors(&self) -> usize {
-            self.vectors
-        }
-
-        fn next<S: Simd>(&mut self, _: S) {
-            *self.done += 1;
-        }
-    }
-
     #[test]
-    fn every_kernel_gives_the_sums_of_products_and_does_what_is_beside_them() {
+    fn every_kernel_gives_the_sums_of_products() {
         for kernel in archs().into_iter().map(Kernel::with) {
             for (depth, count, pad) in
                 [(0, 1, 0), (1, 1, 0), (37, 3, 0), (7, 5, 3), (33, 17, 0), (600, 48, 0), (300, 48, 1)]
@@ -384,14 +305,6 @@ mod tests {
                         }
                     };
                     check(&block, width);
-                    for vectors in [kernel.spare(depth) / 3, kernel.spare(depth)] {
-                        block.fill(f32::NAN);
-                        let mut done = 0;
-                        let beside = Counted { vectors, done: &mut done };
-                        kernel.multiply_beside(&a_of, &b, [pitch, width], &mut block, beside);
-                        check(&block, width);
-                        assert_eq!(done, vectors, "{kernel:?}, {depth} x {count}");
-                    }
                     if pitch == width {
                         block.fill(f32::NAN);
                         kernel.multiply_some(&a, &b, width, count, &mut block);

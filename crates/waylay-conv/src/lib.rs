@@ -21,7 +21,6 @@ mod epilogue;
 mod filters;
 mod gemm;
 mod im2col;
-mod interleaved;
 mod kernel;
 mod memory;
 mod norm;
