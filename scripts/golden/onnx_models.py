@@ -1,4 +1,4 @@
-"""ONNX models with reference outputs and input gradients, for crates/waylay/tests/onnx_golden.rs.
+"""ONNX models with reference outputs and input gradients, for crates/waylay-onnx/tests/agreement.rs.
 
     python scripts/golden/onnx_models.py                      # small models into crates/waylay-onnx/tests/golden/onnx
     python scripts/golden/onnx_models.py --full DIR [--onnx fr_feature.onnx]   # full-size models into DIR

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use waylay::attack::EpsilonError;
 use waylay::attack::uaa_gan::{ConfigError, GeneratorFileError};
 use waylay::dataset::DatasetError;
-use waylay::device::DeviceError;
 use waylay::embedder::preprocess::PreprocessError;
 use waylay::embedder::{EmbedderError, OpenError};
 use waylay::fit::FitError;
@@ -70,8 +69,6 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         Some("--resize resizes all to the network's input")
     } else if let Some(GeneratorFileError::OtherTarget { .. }) = cause.downcast_ref() {
         Some("--transfer uses it on another target")
-    } else if let Some(DeviceError::NotBuilt(_)) = cause.downcast_ref() {
-        Some("cargo build --features NAME")
     } else {
         None
     }

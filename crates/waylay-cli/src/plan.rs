@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use waylay::attack::Epsilon;
 use waylay::attack::uaa_gan::{CheckedConfig, ConfigError, Family, Guidance, UaaGanConfig};
 use waylay::dataset::{self, FolderOptions, Split};
-use waylay::device::{Device, DeviceKind};
+use waylay::device::{Device, DeviceError, DeviceKind};
 use waylay::embedder::preprocess::{Preprocess, Preset};
 use waylay::embedder::{Embedder, OnnxEmbedder, OpenOptions, sample_embedder};
 use waylay::embedding::Metric;
@@ -75,7 +75,13 @@ pub fn target(args: &TargetArgs) -> Result<OnnxEmbedder> {
 /// Where the network runs.
 pub fn device(args: &NetworkArgs) -> Result<Device> {
     let kind = args.device.parse::<DeviceKind>().map_err(|e| Usage(e.to_string()))?;
-    Ok(kind.open().map_err(|e| Usage(format!("--device {kind}: {e}")))?)
+    Ok(kind.open().map_err(|error| {
+        let hint = match error {
+            DeviceError::NotBuilt(_) => format!(" (cargo build --release --features {kind})"),
+            _ => String::new(),
+        };
+        Usage(format!("--device {kind}: {error}{hint}"))
+    })?)
 }
 
 /// What comes behind the network.

@@ -297,7 +297,7 @@ fn an_output_folder_that_cannot_be_used_is_named() {
     bench.fails(
         &format!("audit {ON_OWN} --out done"),
         OUTPUT,
-        &["output folder `done`: already holds a report"],
+        &["output folder `done`: already holds a report; need an empty folder (--force overwrites it)"],
     );
     let own = "--target model.onnx --preprocess none";
     bench.fails(&format!("train {own} --train data --out file/below"), OUTPUT, &["not writable"]);
@@ -369,6 +369,45 @@ fn what_clap_refuses_ends_with_the_same_code() {
     }
     bench.run("--help").success().stdout(contains("Exit codes:").and(contains("audit")));
     bench.run("--version").success().stdout(starts_with("waylay "));
+}
+
+#[test]
+fn errors_of_the_library_come_with_the_flag_that_helps() {
+    let bench = Bench::new();
+    bench.put("mixed/ann/0.png", &image(1, 0, SIDE));
+    bench.put("mixed/ann/1.png", &image(1, 1, SIDE + 2));
+    let mixed = ON_OWN.replace("--data data", "--data mixed");
+    bench.fails(
+        &format!("audit {mixed} --attacks noise --out out"),
+        DATA,
+        &["need one size (--resize resizes all to the network's input)"],
+    );
+    bench.fails(
+        &format!("audit {ON_OWN} --device cuda --attacks noise --out out"),
+        USAGE,
+        &["--device cuda: this program was built without cuda", "(cargo build --release --features cuda)"],
+    );
+}
+
+#[test]
+fn a_generator_can_be_trained_towards_another_objective() {
+    let bench = Bench::new();
+    let train = "train --target model.onnx --preprocess none --train data";
+    bench.fails(
+        &format!("{train} {TINY} --objective friend --out g"),
+        USAGE,
+        &["objective `friend`; need evade or opposite"],
+    );
+    bench.run(&format!("{train} {TINY} --objective opposite --set loss.hinge=pgd --out g")).success();
+    let attacks = "--attacks uaa-gan,pgd-2+opposite,fgsm+opposite --generator g/generator.safetensors";
+    bench.run(&format!("audit {ON_OWN} {attacks} --out out")).success();
+    let report = bench.json("out/report.json");
+    let names: Vec<&str> =
+        report["attacks"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["none", "uaa-gan+opposite", "pgd-2+opposite", "fgsm+opposite"]);
+    assert_eq!(report["attacks"][1]["config"]["objective"], "opposite");
+    assert!(bench.path("out/adversarial/uaa-gan+opposite").is_dir());
+    assert!(report["grade"].is_string() && report["strongest"].is_string());
 }
 
 #[test]

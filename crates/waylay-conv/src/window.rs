@@ -45,21 +45,25 @@ impl<'a> Shared<'a> {
 }
 
 /// `len` values of unspecified content: clearing them takes a tenth of OSNet x0.25's forward pass.
+#[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn unspecified(len: usize) -> Vec<f32> {
-    if cfg!(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64")))) {
-        return vec![0.0; len];
-    }
     let mut values = Vec::<f32>::with_capacity(len);
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: the assembly is empty. It gets the address of the values and may, as far as the
     // compiler can know, write all of them, so that it must take them for initialised: what it may
-    // be thought to write are the bytes that lie there, every pattern of which is an `f32`. There
-    // is room for `len` values.
+    // be thought to write are the bytes that lie there, every pattern of which is an `f32`. (An
+    // allocator that purges pages lazily may let an unwritten value read differently twice: callers
+    // write all that they read.) There is room for `len` values.
     unsafe {
         std::arch::asm!("/* {0} */", in(reg) values.as_mut_ptr(), options(nostack, preserves_flags));
         values.set_len(len);
     }
     values
+}
+
+/// `len` values of unspecified content.
+#[cfg(not(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64"))))]
+fn unspecified(len: usize) -> Vec<f32> {
+    vec![0.0; len]
 }
 
 /// `len` values, of unspecified content but where `fill` writes.

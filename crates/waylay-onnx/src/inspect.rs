@@ -45,7 +45,7 @@ pub struct Inspection {
     pub opset: i64,
     /// The image.
     pub input: Port,
-    /// Its channels: 3 where the file leaves them open.
+    /// Its channels: where the file leaves them open, those of the options, else 3.
     pub channels: usize,
     /// All outputs.
     pub outputs: Vec<Port>,
@@ -97,7 +97,7 @@ fn describe(graph: Graph, options: &ModelOptions) -> Result<Inspection, OnnxErro
         producer: graph.producer.clone(),
         opset: graph.opset,
         input: Port { name: graph.names[graph.input].clone(), shape: graph.input_dims.clone() },
-        channels: graph.input_dims.get(axis).copied().flatten().unwrap_or(3),
+        channels: graph.input_dims.get(axis).copied().flatten().or(options.channels).unwrap_or(3),
         outputs: outputs
             .map(|(&id, dims)| Port { name: graph.names[id].clone(), shape: dims.clone() })
             .collect(),

@@ -8,10 +8,10 @@ mod small_target;
 use std::path::Path;
 
 use waylay::attack::uaa_gan::{
-    CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile, Guidance, Mining,
-    OptimiserKind, StepLog, TrainError, Trained, UaaGanConfig, train,
+    CheckedConfig, DiscriminatorKind, Generator, GeneratorConfig, GeneratorFile, Guidance, Hinge, Mining,
+    OptimiserKind, Reference, StepLog, TrainError, Trained, UaaGanConfig, train,
 };
-use waylay::attack::{AttackError, Epsilon, Evade, Objective, Opposite, Scene};
+use waylay::attack::{AttackError, Epsilon, Evade, Objective, Opposite, Pgd, Scene, craft};
 use waylay::device::Device;
 use waylay::embedder::Embedder;
 use waylay::embedder::OnnxEmbedder;
@@ -19,6 +19,7 @@ use waylay::embedding::Metric;
 use waylay::image::AugmentConfig;
 use waylay::image::ImageBatch;
 use waylay::progress::Silent;
+use waylay::quality::measure;
 use waylay::seed::Seed;
 
 use small_target::{images, target};
@@ -137,6 +138,34 @@ fn a_generator_follows_the_objective_that_it_is_trained_towards() {
     assert_eq!((evade.objective.as_str(), opposite.objective.as_str()), ("evade", "opposite"));
     let of = |trained: &Trained| value(&trained.generator, &Opposite);
     assert!(of(&opposite) > of(&evade), "{} is no more than {}", of(&opposite), of(&evade));
+}
+
+#[test]
+fn changes_can_be_held_to_the_length_of_pgds() {
+    let target = target(INPUT, 1);
+    let scene = scene(&target, 1);
+    let images = images(24, INPUT);
+    let config = short(|c| c.loss.hinge = Hinge::Like(Reference::Pgd));
+    let trained = train(&checked(&config), &Evade, &images, &scene, &Silent).unwrap();
+    let crafted = craft(&Pgd::default(), &images, &scene, &Silent).unwrap().images;
+    let largest = f64::from(scene.epsilon.in_pixels()) * (INPUT.iter().product::<usize>() as f64).sqrt();
+    let pgd = measure(&images, &crafted).unwrap().l2 / largest;
+    assert!((0.3..1.0).contains(&pgd), "{pgd}");
+    assert!((trained.hinge - 0.985 * pgd).abs() < 1e-6, "{} for {pgd}", trained.hinge);
+}
+
+#[test]
+fn an_objective_that_cannot_name_a_folder_is_refused() {
+    let target = target(INPUT, 1);
+    let scene = scene(&target, 1);
+    let config = short(|_| {});
+    let generator = trained(&config, &scene).generator;
+    for name in ["", "..", "a/b", "../../out", "A", "x y"] {
+        let facts = GeneratorFile { objective: name.into(), ..file(&config, &scene) };
+        let bytes = facts.encode(&generator).unwrap();
+        let error = GeneratorFile::read(Path::new("g.safetensors"), &bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("objective {name:?}; need 1 to 32")), "{error}");
+    }
 }
 
 #[test]

@@ -246,10 +246,10 @@ pub fn run(args: AblateArgs, json: bool) -> Result<()> {
 fn configure(variant: &Variant, args: &AblateArgs) -> Result<CheckedConfig> {
     let mut set = args.uaa_gan.set.clone();
     set.extend(variant.changes.iter().map(|change| (*change).to_owned()));
-    let wish = UaaGanArgs { config: args.uaa_gan.config.clone(), set };
+    let arguments = UaaGanArgs { config: args.uaa_gan.config.clone(), set };
     let sample = args.target.target.is_none();
-    let attack = plan::configured_attack(&wish, sample)?;
-    let mut config = (*plan::generator(&wish, attack, false, sample, false)?).clone();
+    let attack = plan::configured_attack(&arguments, sample)?;
+    let mut config = (*plan::generator(&arguments, attack, false, sample, false)?).clone();
     for width in &mut config.generator.widths {
         *width = ((*width as f64 * variant.width) as usize).max(4);
     }

@@ -1,8 +1,10 @@
 //! `waylay attack`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::json;
-use waylay::attack::uaa_gan::GeneratorAttack;
+use waylay::attack::uaa_gan::{Family, GeneratorAttack};
 use waylay::attack::{Attack, Epsilon, Scene, craft};
 use waylay::dataset;
 use waylay::embedder::Embedder;
@@ -20,6 +22,14 @@ use crate::cli::AttackArgs;
 use crate::error::Usage;
 use crate::plan;
 
+/// Where the attack comes from.
+enum Source<'a> {
+    /// It needs no generator.
+    Attack(Box<dyn Attack>),
+    /// A generator's file, and which attack it was said to be.
+    Generator(&'a Path, Option<Family>),
+}
+
 pub fn run(args: AttackArgs, json: bool) -> Result<()> {
     let metric = args.metric.parse::<Metric>().map_err(|e| Usage(e.to_string()))?;
     let choice = args.attack.as_deref().map(Choice::read).transpose()?;
@@ -33,12 +43,7 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
         ))
         .into());
     }
-    if choice.is_none() && args.generator.is_none() {
-        return Err(Usage("need --attack NAME or --generator FILE".into()).into());
-    }
-    let target = plan::target(&args.target)?;
-    let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
-    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match (choice, &args.generator) {
+    let source = match (choice, &args.generator) {
         (Some(Choice::Attack(attack)), Some(_)) => {
             return Err(Usage(format!(
                 "--generator is for uaa-gan and guided-gan, not for {}",
@@ -46,15 +51,21 @@ pub fn run(args: AttackArgs, json: bool) -> Result<()> {
             ))
             .into());
         }
-        (Some(Choice::Attack(attack)), None) => (attack, asked.unwrap_or_default(), metric),
         (Some(Choice::Generator(family)), None) => {
             return Err(Usage(format!("{family} needs --generator FILE; `waylay train` makes one")).into());
         }
         (None, None) => return Err(Usage("need --attack NAME or --generator FILE".into()).into()),
-        (choice, Some(path)) => {
+        (Some(Choice::Attack(attack)), None) => Source::Attack(attack),
+        (choice, Some(path)) => Source::Generator(path, choice.and_then(|choice| choice.family())),
+    };
+    let target = plan::target(&args.target)?;
+    let asked = args.epsilon.map(Epsilon::from_255).transpose()?;
+    let (attack, epsilon, metric): (Box<dyn Attack>, _, _) = match source {
+        Source::Attack(attack) => (attack, asked.unwrap_or_default(), metric),
+        Source::Generator(path, named) => {
             let (facts, generator) = load_generator(path, &target, args.transfer)?;
             let own = facts.config.family();
-            if let Some(other) = choice.and_then(|choice| choice.family()).filter(|family| *family != own) {
+            if let Some(other) = named.filter(|family| *family != own) {
                 return Err(
                     Usage(format!("--attack {other} with a generator of {own}; leave --attack out")).into()
                 );

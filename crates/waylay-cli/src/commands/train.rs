@@ -53,6 +53,8 @@ pub fn run(args: TrainArgs, json: bool) -> Result<()> {
     let summary = json!({
         "generator": existing,
         "attack": attack.to_string(),
+        "objective": trained.objective,
+        "hinge": trained.hinge,
         "target": target.name(),
         "epsilon_255": epsilon.in_255(),
         "images": images.count(),

@@ -1,4 +1,4 @@
-//! The feature distance d(f_x, f_x̃) that every attack here enlarges, as tensors.
+//! The feature distance d(f_x, f_x̃), as tensors: what attacks enlarge whose objective is to evade.
 
 use burn::tensor::Tensor;
 

@@ -27,6 +27,7 @@ pub use distance::{cosine_rows, feature_distance};
 pub use gradient::{Fgsm, Pgd, PgdConfig, PgdConfigError, Start, gradient, gradient_and_features};
 pub use knowledge::{Access, Knowledge};
 pub use noise::Noise;
+pub(crate) use objective::named;
 pub use objective::{Evade, Objective, Opposite};
 
 /// What an attack may know: the system under attack and the budget. There are no labels in it.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::outcome::{AttackRow, DataFacts, SetFacts, Training};
+use super::outcome::{AttackRow, DataFacts, SetFacts};
 use super::rows;
 use crate::attack::Epsilon;
 use crate::attack::uaa_gan::Family;
@@ -69,11 +69,10 @@ fn disjoint(split: &Split, trained: bool) -> String {
 }
 
 /// SHA-256 of the files that training left beside the report; nothing where this run did not train.
-pub fn hashes(out: &OutputDir, training: &[Training]) -> BTreeMap<String, String> {
-    let trained =
-        Family::ALL.into_iter().filter(|family| training.iter().any(|t| t.attack == family.to_string()));
+pub fn hashes(out: &OutputDir, trained: &[Family]) -> BTreeMap<String, String> {
     trained
-        .flat_map(Family::files)
+        .iter()
+        .flat_map(|family| family.files())
         .filter_map(|name| {
             let bytes = std::fs::read(out.path().join(name)).ok()?;
             Some((name.to_owned(), sha256([bytes])))
@@ -97,7 +96,7 @@ pub fn not_tested(attacks: &[AttackRow], epsilon: Epsilon, quick: bool) -> Vec<S
         "One metric, one seed and one split were used; repeat with other seeds to see the spread.".into(),
     ];
     if !attacks.iter().any(|row| row.name == rows::UAA_GAN) {
-        limits.push("UAA-GAN was not run.".into());
+        limits.push("UAA-GAN, trained to evade as in its paper, was not run.".into());
     }
     if quick {
         limits.push(

@@ -21,7 +21,7 @@ use waylay_onnx::Verification;
 use crate::attack::uaa_gan::{
     self, CheckedConfig, Family, GeneratorAttack, GeneratorFile, GeneratorFileError, TrainError, Trained,
 };
-use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Objective, Scene, craft};
+use crate::attack::{Attack, AttackError, Crafted, Epsilon, Knowledge, Objective, Scene, craft, named};
 use crate::dataset::{self, DatasetError, Item, Source, Split};
 use crate::embedder::{Embedder, EmbedderError};
 use crate::embedding::{Embeddings, Metric};
@@ -110,6 +110,16 @@ pub enum GeneratorSource {
 }
 
 impl GeneratorSource {
+    /// Name of the row that it becomes: that of its attack, with the objective where it is not to
+    /// evade.
+    fn name(&self) -> String {
+        let objective = match self {
+            Self::Train { objective, .. } => objective.name(),
+            Self::Given { facts, .. } => facts.objective.as_str(),
+        };
+        named(self.family().to_string(), objective)
+    }
+
     /// Which attack the generator is.
     pub fn family(&self) -> Family {
         match self {
@@ -250,7 +260,7 @@ impl<'a> Audit<'a> {
         for entry in entries {
             let name = match entry {
                 Entry::Attack(attack) => attack.name(),
-                Entry::Generator(source) => source.family().to_string(),
+                Entry::Generator(source) => source.name(),
             };
             let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
             if names.contains(&name) || name.is_empty() || name.starts_with('.') || !name.chars().all(allowed)
@@ -286,11 +296,14 @@ fn run(
 
     // Generators are trained before anything is crafted.
     let mut attacks = vec![Planned::untrained(Box::new(Unchanged))];
-    let (mut training, mut images) = (Vec::new(), None);
+    let (mut training, mut trained, mut images) = (Vec::new(), Vec::new(), None);
     for entry in entries {
         attacks.push(match entry {
             Entry::Attack(attack) => Planned::untrained(attack),
             Entry::Generator(source) => {
+                if matches!(source, GeneratorSource::Train { .. }) {
+                    trained.push(source.family());
+                }
                 prepare(source, plan, &scene, &mut images, &mut training, out, progress)?
             }
         });
@@ -363,7 +376,7 @@ fn run(
             seconds: started.1.elapsed().as_secs_f64(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             backend: backend(&device),
-            files: data::hashes(out, &training),
+            files: data::hashes(out, &trained),
         },
         training,
     })
@@ -506,7 +519,8 @@ mod tests {
 
     #[test]
     fn the_version_of_burn_is_the_one_that_is_built_with() {
-        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).unwrap();
+        let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+        let lock = std::fs::read_to_string(lock).unwrap();
         assert!(lock.contains(&format!("name = \"burn\"\nversion = \"{BURN}\"")), "{BURN}");
     }
 }

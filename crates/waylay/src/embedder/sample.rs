@@ -21,6 +21,13 @@ mod tests {
     use super::*;
     use crate::embedder::Embedder;
 
+    /// Generator files state it: another one would orphan them.
+    #[test]
+    fn the_fingerprint_is_that_of_earlier_versions() {
+        let expected = "4fa462edd29df43b0dcb1278d570b1404060042d96f8d9f87c88c6b5086176ac";
+        assert_eq!(sample_embedder(Device::flex()).unwrap().fingerprint(), expected);
+    }
+
     #[test]
     fn filters_that_are_not_kept_change_roundings_alone() {
         let device = Device::flex();

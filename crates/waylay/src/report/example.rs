@@ -226,6 +226,7 @@ fn example(index: u32, (width, height): (u32, u32)) -> Example {
 /// `report-demo/` into the folder for temporary files. `REPORT_DEMO_PICTURES` names a folder of
 /// folders of images to show.
 #[test]
+#[cfg(feature = "html")]
 #[ignore = "writes files to look at"]
 fn report_demo() {
     let mut audit = audit();

@@ -7,7 +7,9 @@ use crate::audit::outcome::{AuditReport, SCHEMA};
 
 /// Fields that may be `null`; everywhere else, `null` is how serde_json writes a number that is not
 /// finite.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 10] = [
+    "grade",
+    "strongest",
     "identities",
     "worst_case",
     "psnr_db",
@@ -110,6 +112,14 @@ mod tests {
     fn later_fields_do_not_disturb() {
         let text = to_json(&example::audit()).unwrap().replacen('{', "{\n  \"later\": 1,", 1);
         assert!(from_json(&text).is_ok());
+    }
+
+    #[test]
+    fn what_was_not_judged_is_null() {
+        let mut audit = example::audit();
+        (audit.grade, audit.strongest, audit.worst_case) = (None, None, None);
+        let value: Value = serde_json::from_str(&to_json(&audit).unwrap()).unwrap();
+        assert!(["grade", "strongest", "worst_case"].iter().all(|field| value[field].is_null()));
     }
 
     #[test]

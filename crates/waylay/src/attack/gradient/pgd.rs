@@ -116,7 +116,7 @@ impl PgdConfig {
         }
         match self.step_size {
             Some(step) if !(step > 0.0 && step <= 255.0) => Err(PgdConfigError::StepSize(step)),
-            _ => Ok(Pgd { config: self, objective: Arc::new(Evade) }),
+            _ => Ok(Pgd { config: self, ..Pgd::default() }),
         }
     }
 }
@@ -127,6 +127,13 @@ impl PgdConfig {
 pub struct Pgd {
     config: PgdConfig,
     objective: Arc<dyn Objective>,
+}
+
+impl Default for Pgd {
+    /// Ten steps from a random point, to evade.
+    fn default() -> Self {
+        Self { config: PgdConfig::default(), objective: Arc::new(Evade) }
+    }
 }
 
 impl Pgd {

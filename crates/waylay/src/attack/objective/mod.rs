@@ -59,7 +59,7 @@ impl Objective for Arc<dyn Objective> {
 }
 
 /// `name`, with `+` and the objective behind it where that is not [`Evade`].
-pub(super) fn named(name: String, objective: &str) -> String {
+pub(crate) fn named(name: String, objective: &str) -> String {
     match objective {
         "evade" => name,
         other => format!("{name}+{other}"),

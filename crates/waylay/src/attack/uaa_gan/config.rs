@@ -99,10 +99,9 @@ pub struct LossConfig {
     /// is ours); 0 to 1e6. Default 20: with [`Self::hinge`] at 0.67, changes come out about that
     /// long.
     pub lambda_r: f64,
-    /// c of L_recon = max(‖x̃ − x‖₂ − c, 0), in the same units: changes up to this length cost
-    /// nothing; 0 to 1. 0 in the paper; the hinge is that of AdvGAN (Xiao et al., arXiv:1801.02610,
-    /// eq. 3). Default 0.67.
-    pub hinge: f64,
+    /// c of L_recon = max(‖x̃ − x‖₂ − c, 0): changes up to this length cost nothing. 0 in the
+    /// paper; the hinge is that of AdvGAN (Xiao et al., arXiv:1801.02610, eq. 3). Default 0.67.
+    pub hinge: Hinge,
     /// Part of the steps over which λ_r rises from 0 to its value (ours); 0 to 1. Default 1. At δ =
     /// 0 the other terms have next to no gradient: under the full λ_r from the first step on, G can
     /// stay there.
@@ -132,7 +131,7 @@ impl Default for LossConfig {
         Self {
             lambda_gan: 0.1,
             lambda_r: 20.0,
-            hinge: 0.67,
+            hinge: Hinge::Length(0.67),
             ramp_r: 1.0,
             lambda_f: 30.0,
             lambda_m: 3.0,
@@ -142,6 +141,25 @@ impl Default for LossConfig {
             mining: Mining::default(),
         }
     }
+}
+
+/// How long a change may be that costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number from 0 to 1, or \"pgd\"")]
+pub enum Hinge {
+    /// In units of the largest ‖δ‖₂ that the budget allows; 0 to 1.
+    Length(f64),
+    /// As long as another attack's changes.
+    Like(Reference),
+}
+
+/// An attack that a generator is to be as visible as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reference {
+    /// PGD with ten steps at the same budget, on some of the training images; 1.5 % shorter than
+    /// its mean, so that the PSNR is no less than PGD's.
+    Pgd,
 }
 
 /// How the learning rate moves over training.
@@ -311,7 +329,9 @@ impl UaaGanConfig {
         weight("loss.lambda_gan", l.lambda_gan)?;
         weight("loss.lambda_r", l.lambda_r)?;
         let part = |key, value: f64| range((0.0..=1.0).contains(&value), key, value.to_string(), "0 to 1");
-        part("loss.hinge", l.hinge)?;
+        if let Hinge::Length(length) = l.hinge {
+            part("loss.hinge", length)?;
+        }
         part("loss.ramp_r", l.ramp_r)?;
         part("loss.ramp_m", l.ramp_m)?;
         weight("loss.lambda_f", l.lambda_f)?;
@@ -379,12 +399,24 @@ mod tests {
         let paper = UaaGanConfig::from_toml(UaaGanConfig::PAPER).unwrap().check().unwrap();
         let loss = paper.loss;
         assert_eq!((loss.lambda_gan, loss.lambda_f, loss.sharpness), (1.0, 0.0, 0.0));
-        assert_eq!((loss.ramp_r, loss.ramp_m, loss.hinge), (0.0, 0.0, 0.0));
+        assert_eq!((loss.ramp_r, loss.ramp_m, loss.hinge), (0.0, 0.0, Hinge::Length(0.0)));
         assert_eq!(paper.training.diversity, 0.0);
         assert!(loss.lambda_r > 0.0 && loss.lambda_m > 0.0);
         assert_eq!(paper.augment, AugmentConfig::NONE);
         assert_eq!(paper.training.optimiser, OptimiserKind::Adam);
         assert_eq!(paper.family(), Family::UaaGan);
+    }
+
+    #[test]
+    fn the_hinge_is_a_length_or_another_attacks() {
+        let read = |text: &str| UaaGanConfig::from_toml(&format!("[loss]\nhinge = {text}"));
+        assert_eq!(read("0.5").unwrap().loss.hinge, Hinge::Length(0.5));
+        let like = read("\"pgd\"").unwrap();
+        assert_eq!(like.loss.hinge, Hinge::Like(Reference::Pgd));
+        assert_eq!(UaaGanConfig::from_toml(&like.to_toml().unwrap()).unwrap(), like);
+        let error = read("\"fgsm\"").unwrap_err().to_string();
+        assert!(error.contains("expected a number from 0 to 1, or \"pgd\""), "{error}");
+        assert!(read("1.5").unwrap().check().unwrap_err().to_string().contains("loss.hinge"));
     }
 
     #[test]

@@ -144,7 +144,14 @@ impl GeneratorFile {
         let facts = entries.get(KEY);
         let facts =
             facts.ok_or_else(|| wrong(format!("no `{KEY}` entry; need a file that `waylay train` wrote")))?;
-        serde_json::from_str(facts).map_err(|e| wrong(format!("entry `{KEY}`: {e}")))
+        let facts: Self = serde_json::from_str(facts).map_err(|e| wrong(format!("entry `{KEY}`: {e}")))?;
+        // It becomes part of the name of a row, and that of a folder.
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if facts.objective.is_empty() || facts.objective.len() > 32 || !facts.objective.chars().all(plain) {
+            let objective = &facts.objective;
+            return Err(wrong(format!("objective {objective:?}; need 1 to 32 of a-z, 0-9 and -")));
+        }
+        Ok(facts)
     }
 
     /// Reads a generator for `target`. One trained for another target is an error unless

@@ -24,8 +24,8 @@ use super::{Attack, AttackError, Knowledge, Scene};
 use crate::image::ImageBatch;
 
 pub use config::{
-    CheckedConfig, ConfigError, DiscriminatorConfig, Family, LossConfig, OptimiserKind, Schedule,
-    TrainingConfig, UaaGanConfig,
+    CheckedConfig, ConfigError, DiscriminatorConfig, Family, Hinge, LossConfig, OptimiserKind, Reference,
+    Schedule, TrainingConfig, UaaGanConfig,
 };
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use file::{GeneratorFile, GeneratorFileError};
@@ -64,7 +64,9 @@ impl Attack for GeneratorAttack {
     }
 
     fn config(&self) -> serde_json::Value {
-        serde_json::json!(self.config)
+        let mut config = serde_json::json!(self.config);
+        config["objective"] = self.objective.as_str().into();
+        config
     }
 
     fn propose(

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use waylay_conv::Adam;
 
-use super::config::{CheckedConfig, ConfigError};
+use super::config::{CheckedConfig, ConfigError, Hinge, Reference};
 use super::discriminator::Discriminator;
 use super::diversity::Transforms;
 use super::generator::{Generator, Guidance, StepInput, calibration};
@@ -19,12 +19,12 @@ use super::loss::{
 };
 use super::mining::mine;
 use super::optimiser::optimiser;
-use crate::attack::{AttackError, Objective, Scene, cosine_rows};
+use crate::attack::{AttackError, Objective, Pgd, Scene, cosine_rows, craft};
 use crate::embedder::EmbedderError;
 use crate::embedder::Features;
 use crate::embedding::{Embeddings, Metric};
 use crate::image::ImageBatch;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 
 /// Training images that set the normalisation of feature maps and the unit of distances.
 const SURVEYED_IMAGES: usize = 64;
@@ -41,6 +41,8 @@ const HIGH_COSINE: f64 = 0.5;
 /// Part of the images that input diversity transforms: the probability of Xie et al.,
 /// arXiv:1803.06978, sec. 4.1.
 const TRANSFORMED: f64 = 0.5;
+/// How long changes may be, of those of an attack that the generator is to be no more visible than.
+const SHORTER: f64 = 0.985;
 /// Images per forward pass outside of training steps.
 const BATCH: usize = 16;
 
@@ -88,6 +90,8 @@ pub struct Trained {
     pub generator: Generator,
     /// Name of the objective that it was trained towards.
     pub objective: String,
+    /// c of L_recon, in units of the largest ‖δ‖₂ that the budget allows.
+    pub hinge: f64,
     /// One entry per step.
     pub log: Vec<StepLog>,
     /// What is wrong with how training went, and what to change, one sentence each.
@@ -130,7 +134,11 @@ pub enum TrainError {
 /// `objective`: [`Evade`] for the paper's attack, whose triplet loss any other takes over, its
 /// value in the place of the distance.
 ///
+/// A generator that is guided by gradients is shown those of [`Opposite`] in the first refinement
+/// step and those of [`Evade`] in later ones, whatever it is trained towards.
+///
 /// [`Evade`]: crate::attack::Evade
+/// [`Opposite`]: crate::attack::Opposite
 pub fn train(
     config: &CheckedConfig,
     objective: &dyn Objective,
@@ -152,6 +160,10 @@ pub fn train(
     // Of any image within the budget: ε·√(C·H·W).
     let largest_change =
         f64::from(scene.epsilon.in_pixels()) * (images.size().iter().product::<usize>() as f64).sqrt();
+    let hinge = match config.loss.hinge {
+        Hinge::Length(length) => length,
+        Hinge::Like(Reference::Pgd) => SHORTER * pgd_change(images, scene)? / largest_change,
+    };
     let maps = config.loss.lambda_f > 0.0;
     let mut g = Generator::new(&config.generator, scene.target, &mut init, &device)
         .ok_or_else(|| TrainError::NoTaps(scene.target.name().into()))?
@@ -228,7 +240,7 @@ pub fn train(
         let triplets = triplet(value(f_other), value(f_perturbed), config.loss.margin);
         let metric = over_batch(triplets, config.loss.sharpness);
         let changes = change(x, leaf.clone()) / largest_change;
-        let recon = reconstruction(changes.clone(), config.loss.hinge);
+        let recon = reconstruction(changes.clone(), hinge);
         // D judges x̃ but does not learn from it here.
         let gan = d.as_ref().map(|critic| lsgan_generator(critic.clone().no_grad().forward(leaf.clone())));
         let mut entry = StepLog {
@@ -285,7 +297,8 @@ pub fn train(
     }
     progress.end();
     let objective = objective.name().to_owned();
-    Ok(Trained { generator: g.valid(), objective, log, warnings, seconds: start.elapsed().as_secs_f64() })
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Trained { generator: g.valid(), objective, hinge, log, warnings, seconds })
 }
 
 /// A sentence where a tenth of the steps, at least [`JUDGED_STEPS`], have not lowered the cosine by
@@ -328,9 +341,23 @@ fn spread_over_steps(
     Ok(input)
 }
 
+/// Mean ‖x̃ − x‖₂ of PGD with ten steps on some training images.
+fn pgd_change(images: &ImageBatch, scene: &Scene<'_>) -> Result<f64, AttackError> {
+    let images = spread(images);
+    let crafted = craft(&Pgd::default(), &images, scene, &Silent)?.images;
+    let tensor = |images: &ImageBatch| images.to_tensor(&scene.device);
+    Ok(scalar(&change(tensor(&images), tensor(&crafted)).mean()))
+}
+
+/// At most [`SURVEYED_IMAGES`] of `images`, evenly spaced.
+fn spread(images: &ImageBatch) -> ImageBatch {
+    let count = images.count().min(SURVEYED_IMAGES);
+    images.select(&(0..count).map(|i| i * images.count() / count).collect::<Vec<_>>())
+}
+
 /// What a survey of some training images tells: statistics of the feature maps, and the unit of the
-/// objective: its mean absolute value between two images, for the paper's the mean distance (ours),
-/// so that λ_m and m mean the same for every target and metric.
+/// objective: its mean value, without its sign, between two images, for the paper's the mean
+/// distance (ours), so that λ_m and m mean the same for every target and metric.
 #[allow(clippy::type_complexity)]
 fn survey(
     config: &CheckedConfig,
@@ -338,10 +365,9 @@ fn survey(
     images: &ImageBatch,
     scene: &Scene<'_>,
 ) -> Result<(Vec<(Vec<f32>, Vec<f32>)>, f64), TrainError> {
-    let count = images.count().min(SURVEYED_IMAGES);
-    let spread: Vec<usize> = (0..count).map(|i| i * images.count() / count).collect();
+    let images = spread(images);
+    let count = images.count();
     let features: Vec<Features> = images
-        .select(&spread)
         .chunks(BATCH)
         .map(|batch| scene.target.forward(batch.to_tensor(&scene.device)))
         .collect::<Result<_, _>>()
@@ -352,7 +378,7 @@ fn survey(
             vec![all.clone().narrow(0, shift, count - shift), all.clone().narrow(0, 0, shift)],
             0,
         );
-        scalar(&objective.value(all.clone(), others, scene.metric).abs().mean())
+        scalar(&objective.value(all.clone(), others, scene.metric).mean()).abs()
     });
     let mean = pairs.sum::<f64>() / (count - 1).max(1) as f64;
     let unit = if mean > TINY { mean } else { 1.0 };
