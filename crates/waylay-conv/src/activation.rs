@@ -1,5 +1,5 @@
-//! Element-wise activation functions, over tensors of any shape; in place where nobody else holds
-//! the values.
+//! Element-wise activation functions, over tensors of any shape; in place where the buffer is not
+//! shared.
 
 use rayon::prelude::*;
 

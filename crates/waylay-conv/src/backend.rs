@@ -448,7 +448,7 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// What `change` makes of the values of `tensor`: of its own, where nobody else holds them, else of
+/// What `change` makes of the values of `tensor`: in place where its buffer is not shared, else of
 /// a copy.
 fn in_place(tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
     let mut tensor = own(tensor);
@@ -456,7 +456,7 @@ fn in_place(tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
     tensor
 }
 
-/// The tensor, if its values lie in one piece and nobody else holds them, else a copy.
+/// The tensor, if its buffer is contiguous and not shared, else a copy.
 fn own(tensor: FlexTensor) -> FlexTensor {
     if is_own(&tensor) {
         return tensor;
@@ -465,7 +465,7 @@ fn own(tensor: FlexTensor) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(Values::of(tensor).slice().to_vec(), shape))
 }
 
-/// Whether the values lie in one piece and nobody else holds them.
+/// Whether the buffer is contiguous and not shared.
 fn is_own(tensor: &FlexTensor) -> bool {
     tensor.layout().contiguous_offsets().is_some() && tensor.is_unique()
 }

@@ -1,6 +1,6 @@
 //! Implicit GEMM, for convolutions of any shape: each packed panel of im2col columns (the input
 //! values that belong to a few neighbouring outputs, one row per channel and tap) is made where it
-//! stays in cache, and meets all filters there.
+//! stays in cache, and is multiplied by all filters there.
 
 use std::ops::Range;
 

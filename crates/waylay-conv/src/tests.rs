@@ -406,7 +406,7 @@ fn prelu_and_its_gradients_equal_burns() {
             run(&inputs, |(x, _, vectors)| prelu(x.clone(), vectors[0].clone()))
         };
         assert_same(call(prelu), call(reference::prelu), &format!("{slopes} slopes"));
-        // Over values that nobody else holds, and beside those that somebody does.
+        // In place where the buffer is not shared, out of place where it is.
         let (x, slopes) = (tensor([2, 6, 9, 7], 8).inner(), inputs.2[0].clone().inner());
         let (own, before) = (x.clone() * 1.0, floats(x.clone().into_data()));
         let beside = floats(prelu(x.clone(), slopes.clone()).into_data());

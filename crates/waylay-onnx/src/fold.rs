@@ -190,7 +190,7 @@ fn evaluate_constants(graph: &mut Graph, device: &Device) -> Result<(), OnnxErro
     Ok(())
 }
 
-/// Conv → BatchNormalization becomes Conv where nobody else reads what is between them.
+/// Conv → BatchNormalization becomes Conv where no other node reads what is between them.
 fn fold_batch_norms(graph: &mut Graph) {
     let mut uses: HashMap<Id, usize> = HashMap::new();
     let read = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten()).chain(&graph.outputs);

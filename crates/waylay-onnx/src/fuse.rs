@@ -26,7 +26,7 @@ pub(crate) struct Then {
     pub relu: bool,
 }
 
-/// Merges each convolution of `steps` with an addition and a rectifier behind it, where nobody else
+/// Merges each convolution of `steps` with an addition and a ReLU behind it, where no other node
 /// reads what is between them, it is not `wanted`, and what is added has the same shape.
 pub(crate) fn fuse(
     graph: &Graph,

@@ -20,7 +20,7 @@ fn open(bytes: &[u8]) -> Result<Model, OnnxError> {
     Model::from_bytes("net.onnx", bytes, ModelOptions::default())
 }
 
-/// Opens the bytes, whatever comes of it, within a few seconds.
+/// Opens the bytes, to a network or an error, within a few seconds.
 fn survive(bytes: &[u8], what: impl Fn() -> String) -> bool {
     let start = Instant::now();
     let opened =

@@ -125,7 +125,7 @@ struct Cut {
     value: Id,
 }
 
-/// Values on their way through the steps.
+/// The state of one run: values by number.
 struct State {
     values: Vec<Option<Value>>,
     maps: Vec<Option<Tensor<4>>>,

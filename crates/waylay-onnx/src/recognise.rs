@@ -52,8 +52,8 @@ impl Pattern<'_> {
         })
     }
 
-    /// What `node` multiplies, through products that nobody else reads: values, and the product of
-    /// all numbers.
+    /// What `node` multiplies, through products that no other node reads: values, and the product
+    /// of all numbers.
     fn product(&self, node: &Node, depth: usize) -> Option<(Vec<Id>, f32)> {
         let (&[Some(a), Some(b)], true) = (&node.inputs[..], node.guards.is_empty()) else { return None };
         let divides = node.operator == "Div";

@@ -221,7 +221,8 @@ impl Work<'_> {
         filters
     }
 
-    /// Every thread takes whole panels, and meets all filters, which are transformed beforehand.
+    /// Every thread takes whole panels, and multiplies them by all filters, which are transformed
+    /// beforehand.
     fn panel_by_panel(&self, x: &[f32], panels: &[Panel], kept: Option<&[f32]>) {
         let (g, len) = (self.g, self.block_len());
         scratch::with(if kept.is_some() { 0 } else { self.blocks() * len }, |filters| {
@@ -241,8 +242,8 @@ impl Work<'_> {
         });
     }
 
-    /// Every thread takes some filters, which it transforms itself, and meets all panels, whose
-    /// input is transformed beforehand.
+    /// Every thread takes some filters, which it transforms itself, and multiplies all panels by
+    /// them, whose input is transformed beforehand.
     fn filter_by_filter(&self, x: &[f32], panels: &[Panel], total: usize, kept: Option<&[f32]>) {
         let g = self.g;
         scratch::with(total, |inputs| {

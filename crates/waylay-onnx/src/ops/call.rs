@@ -48,8 +48,8 @@ impl Call<'_> {
         self.value(index)?.to_tensor(self.device).map_err(|e| format!("input {index}: {e}"))
     }
 
-    /// Input `index` as [`Self::tensor`], which is then gone: what nobody else holds can be written
-    /// over.
+    /// Input `index` as [`Self::tensor`], which is then gone: a buffer that is not shared can be
+    /// overwritten.
     pub fn take(&mut self, index: usize) -> Result<Ranked, String> {
         self.value(index)?;
         let value = self.inputs.get_mut(index).and_then(Option::take);

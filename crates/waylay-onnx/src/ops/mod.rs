@@ -45,7 +45,7 @@ pub(super) struct Operator {
 enum Run {
     /// Reads its inputs.
     Reading(fn(&Call<'_>) -> Outcome),
-    /// Takes its inputs where it can, so as to write over what nobody else reads.
+    /// Takes its inputs where it can, so as to overwrite buffers that are not shared.
     Taking(fn(&mut Call<'_>) -> Outcome),
 }
 
@@ -123,7 +123,7 @@ pub(super) fn multiply_adds(operator: &str, inputs: &[Vec<usize>], outputs: &[Ve
     let per_output = match operator {
         "Conv" => size(second.get(1..).unwrap_or_default()),
         "ConvTranspose" => {
-            // Every input element meets all filters of its group.
+            // Every input element is multiplied by all filters of its group.
             let per_input = size(second.get(1..).unwrap_or_default());
             return size(inputs.first().map(|d| &d[..]).unwrap_or_default()).saturating_mul(per_input);
         }
