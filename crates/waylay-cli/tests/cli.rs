@@ -398,6 +398,14 @@ fn errors_of_the_library_come_with_the_flag_that_helps() {
 }
 
 #[test]
+fn a_size_that_a_file_does_not_take_is_refused() {
+    let bench = Bench::new();
+    let error = format!("--size 5x5; the file takes {SIDE} x {SIDE} pixels only");
+    bench.fails("inspect model.onnx --size 5x5", USAGE, &[&error]);
+    bench.run(&format!("inspect model.onnx --size {SIDE}")).success();
+}
+
+#[test]
 fn a_generator_can_be_trained_towards_another_objective() {
     let bench = Bench::new();
     let train = "train --target model.onnx --preprocess none --train data";

@@ -3,7 +3,6 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::path::Path;
 
 use waylay::burn::tensor::Tensor;
 use waylay::prelude::*;
@@ -24,12 +23,7 @@ impl Attack for Brighter {
         Knowledge::IMAGE
     }
 
-    fn propose(
-        &self,
-        clean: &ImageBatch,
-        _first: usize,
-        scene: &Scene<'_>,
-    ) -> Result<Tensor<4>, AttackError> {
+    fn propose(&self, clean: &ImageBatch, _: usize, scene: &Scene<'_>) -> Result<Tensor<4>, AttackError> {
         Ok(clean.to_tensor(&scene.device) + scene.epsilon.in_pixels())
     }
 }
@@ -38,6 +32,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("custom_attack OUT")?;
     let (embedder, split) = (sample_embedder(Device::flex())?, dataset::sample()?);
     let audit = Audit::new(&embedder, &split).attack(Brighter).attack(PgdConfig::default().check()?);
-    println!("{}", report::to_text(&audit.run(&OutputDir::create(Path::new(&out), false)?, &Silent)?));
+    println!("{}", report::to_text(&audit.run(&OutputDir::create(out.as_ref(), false)?, &Silent)?));
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use waylay::embedder::preprocess::{Channels, Preprocess, PresetRange};
-use waylay::onnx::{GRADIENT_FACTOR, Inspection, Model, ModelOptions, Port, inspect, time, verify};
+use waylay::onnx::{GRADIENT_FACTOR, Inspection, Layout, Model, ModelOptions, Port, inspect, time, verify};
 
 use super::print;
 use crate::cli::InspectArgs;
@@ -35,6 +35,25 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     }
     let Some(reference) = &args.verify else {
         let inspection = inspect(&args.model, &options)?;
+        if let Some(asked) = args.size.is_some().then_some(options.size).flatten() {
+            let own = match options.layout {
+                Layout::Nchw => inspection.input.shape.get(2..4),
+                Layout::Nhwc => inspection.input.shape.get(1..3),
+            };
+            if let Some(&[height, width]) = own
+                && [height.unwrap_or(asked[0]), width.unwrap_or(asked[1])] != asked
+            {
+                let side = |side: Option<usize>| side.map_or_else(|| "?".into(), |side| side.to_string());
+                return Err(Usage(format!(
+                    "--size {}x{}; the file takes {} x {} pixels only",
+                    asked[0],
+                    asked[1],
+                    side(height),
+                    side(width)
+                ))
+                .into());
+            }
+        }
         let presets = PresetRange::all(inspection.channels);
         let found = Found { inspection, presets };
         return print(json, &found, || describe(&found));
