@@ -97,7 +97,8 @@ impl Model {
         self.loaded.input
     }
 
-    /// Shape of the input without the batch: `[C, H, W]`, or `[H, W, C]` with [`Layout::Nhwc`].
+    /// Shape of the input without the batch: `[C, H, W]`, or `[H, W, C]` with
+    /// [`Layout::Nhwc`](crate::Layout::Nhwc).
     pub fn input_shape(&self) -> [usize; 3] {
         self.loaded.network_shape()
     }
