@@ -25,6 +25,7 @@ pub(crate) fn short(value: f64, digits: usize) -> String {
 }
 
 /// Seconds as `42 s`, `3 min 20 s` or `1 h 5 min`.
+#[cfg(any(test, feature = "html"))]
 pub(crate) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return UNKNOWN.into();
@@ -39,6 +40,7 @@ pub(crate) fn duration(seconds: f64) -> String {
 }
 
 /// `1234567` as `1,234,567`.
+#[cfg(any(test, feature = "html"))]
 pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();

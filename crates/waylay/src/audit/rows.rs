@@ -10,6 +10,7 @@ pub(crate) const NOISE: &str = "noise";
 pub(crate) const UAA_GAN: &str = "uaa-gan";
 
 /// The row of the queries as they are.
+#[cfg(feature = "html")]
 pub(crate) fn clean(rows: &[AttackRow]) -> Option<&AttackRow> {
     rows.iter().find(|row| row.name == CLEAN)
 }
