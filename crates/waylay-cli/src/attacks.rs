@@ -20,17 +20,21 @@ const LIST: &[Named] = &[
         (name == "noise" && objective.is_none()).then(|| Box::new(Noise) as _)
     }),
     Named("`fgsm`", |name, objective| {
-        (name == "fgsm")
-            .then(|| Box::new(Fgsm::default().towards(objective.unwrap_or_else(|| Arc::new(Evade)))) as _)
+        (name == "fgsm").then(|| Box::new(Fgsm::default().towards(or_evade(objective))) as _)
     }),
     Named(
         "`pgd`, `pgd-N` (N steps, 1 to 10,000), `pgd-N-opposite`, either with `@E` for a budget of E/255",
         |name, objective| {
             let pgd = name.parse::<PgdConfig>().ok()?.check().ok()?;
-            Some(Box::new(pgd.towards(objective.unwrap_or_else(|| Arc::new(Evade)))))
+            Some(Box::new(pgd.towards(or_evade(objective))))
         },
     ),
 ];
+
+/// `objective`, or to evade where none was named.
+fn or_evade(objective: Option<Arc<dyn Objective>>) -> Arc<dyn Objective> {
+    objective.unwrap_or_else(|| Arc::new(Evade))
+}
 
 /// What attacks can follow.
 const OBJECTIVES: &[fn() -> Arc<dyn Objective>] = &[|| Arc::new(Evade), || Arc::new(Opposite)];

@@ -11,7 +11,6 @@ use waylay::embedder::preprocess::{Preprocess, Preset};
 use waylay::embedder::{Embedder, OnnxEmbedder, OpenOptions, sample_embedder};
 use waylay::embedding::Metric;
 use waylay::image::io::MIN_SIDE;
-
 use waylay::onnx::{GRADIENT_FACTOR, Head, Pool, TOLERANCE, Verification, verify};
 
 use crate::attacks::Choice;

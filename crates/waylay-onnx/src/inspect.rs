@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::load::load;
 use crate::model::decode;
 use crate::ops;
-use crate::options::{Layout, ModelOptions, Tap};
+use crate::options::{ModelOptions, Tap};
 use crate::source::{Source, file_name};
 use crate::{Candidate, OnnxError, normalised};
 
@@ -91,13 +91,16 @@ fn describe(graph: Graph, options: &ModelOptions) -> Result<Inspection, OnnxErro
     });
     let weights = graph.constants.values().filter(|c| matches!(c.values, Values::Float(_)));
     let outputs = graph.outputs.iter().zip(&graph.output_dims);
-    let axis = if options.layout == Layout::Nchw { 1 } else { 3 };
+    let stated = match graph.input_dims[..] {
+        [_, a, b, c] => options.layout.channels_first([a, b, c])[0],
+        _ => None,
+    };
     let mut inspection = Inspection {
         name: graph.file.clone(),
         producer: graph.producer.clone(),
         opset: graph.opset,
         input: Port { name: graph.names[graph.input].clone(), shape: graph.input_dims.clone() },
-        channels: graph.input_dims.get(axis).copied().flatten().or(options.channels).unwrap_or(3),
+        channels: stated.or(options.channels).unwrap_or(3),
         outputs: outputs
             .map(|(&id, dims)| Port { name: graph.names[id].clone(), shape: dims.clone() })
             .collect(),

@@ -126,7 +126,7 @@ impl Loaded {
 fn input_size(graph: &Graph, options: &ModelOptions) -> Result<(Option<usize>, [usize; 3]), OnnxError> {
     let bad = |reason| OnnxError::Input { name: graph.file.clone(), reason };
     let &[batch, a, b, c] = &graph.input_dims[..] else { return Err(bad("need rank 4".into())) };
-    let (channels, height, width) = if options.layout == Layout::Nchw { (a, b, c) } else { (c, a, b) };
+    let [channels, height, width] = options.layout.channels_first([a, b, c]);
     let channels = channels.or(options.channels).unwrap_or(3);
     if channels != 1 && channels != 3 {
         return Err(bad(format!("{channels} channels; need 1 or 3 (is the layout right?)")));

@@ -16,6 +16,16 @@ pub enum Layout {
     Nhwc,
 }
 
+impl Layout {
+    /// Channels, height and width of an input whose dimensions behind the batch are `dims`.
+    pub fn channels_first<T>(self, [a, b, c]: [T; 3]) -> [T; 3] {
+        match self {
+            Self::Nchw => [a, b, c],
+            Self::Nhwc => [c, a, b],
+        }
+    }
+}
+
 /// A feature map inside the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tap {

@@ -8,7 +8,6 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use waylay_conv::ConvOptions;
-
 use waylay_onnx::Layer;
 
 /// Added to the variance in normalisations.

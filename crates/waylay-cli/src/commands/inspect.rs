@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use waylay::embedder::preprocess::{Channels, Preprocess, PresetRange};
-use waylay::onnx::{GRADIENT_FACTOR, Inspection, Layout, Model, ModelOptions, Port, inspect, time, verify};
+use waylay::onnx::{GRADIENT_FACTOR, Inspection, Model, ModelOptions, Port, inspect, time, verify};
 
 use super::print;
 use crate::cli::InspectArgs;
@@ -35,24 +35,8 @@ pub fn run(args: InspectArgs, json: bool) -> Result<()> {
     }
     let Some(reference) = &args.verify else {
         let inspection = inspect(&args.model, &options)?;
-        if let Some(asked) = args.size.is_some().then_some(options.size).flatten() {
-            let own = match options.layout {
-                Layout::Nchw => inspection.input.shape.get(2..4),
-                Layout::Nhwc => inspection.input.shape.get(1..3),
-            };
-            if let Some(&[height, width]) = own
-                && [height.unwrap_or(asked[0]), width.unwrap_or(asked[1])] != asked
-            {
-                let side = |side: Option<usize>| side.map_or_else(|| "?".into(), |side| side.to_string());
-                return Err(Usage(format!(
-                    "--size {}x{}; the file takes {} x {} pixels only",
-                    asked[0],
-                    asked[1],
-                    side(height),
-                    side(width)
-                ))
-                .into());
-            }
+        if args.size.is_some() {
+            refuse_other_size(&inspection, &options)?;
         }
         let presets = PresetRange::all(inspection.channels);
         let found = Found { inspection, presets };
@@ -111,6 +95,24 @@ fn options(args: &InspectArgs) -> Result<ModelOptions> {
         head: plan::head(&args.network)?,
         device: plan::device(&args.network)?,
     })
+}
+
+/// An error where the file states another size than was asked for.
+fn refuse_other_size(found: &Inspection, options: &ModelOptions) -> Result<()> {
+    let (Some([asked_height, asked_width]), &[_, a, b, c]) = (options.size, &found.input.shape[..]) else {
+        return Ok(());
+    };
+    let [_, height, width] = options.layout.channels_first([a, b, c]);
+    if height.is_none_or(|own| own == asked_height) && width.is_none_or(|own| own == asked_width) {
+        return Ok(());
+    }
+    let side = |side: Option<usize>| side.map_or_else(|| "?".into(), |side| side.to_string());
+    Err(Usage(format!(
+        "--size {asked_height}x{asked_width}; the file takes {} x {} pixels only",
+        side(height),
+        side(width)
+    ))
+    .into())
 }
 
 /// The inspection as text.
